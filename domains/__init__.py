@@ -1,0 +1,1 @@
+"""Demo worlds: a database, its questions and its knowledge, one package each."""
