@@ -1,0 +1,178 @@
+"""The vocabulary: everything that Flywheel remembers is one of three events.
+
+`RequestFinished` is what an agent did, exactly as the model saw it; `Rating` is what a person thought of it;
+`PolicyChanged` is what operators did about it. Events are immutable facts: nothing is updated or deleted, a later event
+supersedes an earlier one. Readers accept every older `schema_version`.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+import uuid_utils
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+SCHEMA_VERSION: Final = 1
+
+Scalar = str | int | float | bool | None
+ShortText = Annotated[str, Field(min_length=1, max_length=200)]
+LongText = Annotated[str, Field(max_length=20_000)]
+
+
+def new_id(prefix: str = "") -> str:
+    """A time-ordered unique id (UUIDv7, RFC 9562), e.g. `new_id("chatcmpl-")`."""
+    return f"{prefix}{uuid_utils.uuid7().hex}"
+
+
+def _to_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except (
+        OverflowError
+    ) as error:  # year 9999 west of Greenwich; pydantic turns only ValueError into a ValidationError
+        raise ValueError("the time in UTC is out of range") from error
+
+
+class _Record(BaseModel):
+    # JSON has no NaN or infinity: a record that held one could be written but never read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Message(_Record):
+    """One chat message, in the roles of the OpenAI chat API."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str
+
+
+class Sampling(_Record):
+    """What, beside the weights, decided the distribution that the tokens were drawn from."""
+
+    temperature: float = Field(0.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(128, ge=1)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+class ModelCall(_Record):
+    """One generation, with the server's own token ids: never re-tokenised, so that a trainer scores what was sampled.
+
+    `logprobs[i]` belongs to `completion_token_ids[i]`: natural logarithm, at temperature 1, after the grammar of
+    `response_schema` has masked what it forbids (so vLLM reports them).
+    """
+
+    kind: Literal["model"] = "model"
+    policy: str
+    messages: tuple[Message, ...]
+    response_schema: dict[str, Any] | None = None
+    sampling: Sampling
+    text: str
+    prompt_token_ids: tuple[int, ...]
+    completion_token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: str
+    time_to_first_token: float = Field(ge=0, description="Seconds.")
+    latency: float = Field(ge=0, description="Seconds.")
+
+    @model_validator(mode="after")
+    def _one_logprob_per_token(self) -> "ModelCall":
+        if len(self.logprobs) != len(self.completion_token_ids):
+            raise ValueError(f"{len(self.completion_token_ids)} tokens but {len(self.logprobs)} logprobs")
+        return self
+
+
+class ToolCall(_Record):
+    """One use of a tool (retrieval included): what was asked and what came back."""
+
+    kind: Literal["tool"] = "tool"
+    name: str
+    arguments: dict[str, Any]
+    result: Any = None
+    error: str | None = None
+    attempts: int = Field(1, ge=1)
+    latency: float = Field(0.0, ge=0, description="Seconds.")
+
+
+Call = Annotated[ModelCall | ToolCall, Field(discriminator="kind")]
+Status = Literal["completed", "failed", "cancelled"]
+
+
+class _Event(_Record):
+    event_id: str = Field(default_factory=new_id)
+    schema_version: Literal[1] = SCHEMA_VERSION
+    time: Annotated[AwareDatetime, AfterValidator(_to_utc)] = Field(default_factory=lambda: datetime.now(UTC))
+    tenant: ShortText = "default"
+
+
+class RequestFinished(_Event):
+    """One request to an agent, whole: it is written when the answer is complete, before its last byte goes out."""
+
+    type: Literal["request_finished"] = "request_finished"
+    request_id: ShortText
+    episode_id: ShortText
+    trace_id: str | None = None
+    agent: ShortText
+    policy: ShortText
+    caller: ShortText
+    input: tuple[Message, ...]
+    output: str | None
+    status: Status
+    error: str | None = None
+    calls: tuple[Call, ...] = ()
+    metadata: dict[str, str] = {}
+    latency: float = Field(ge=0, description="Seconds.")
+
+
+class Rating(_Event):
+    """What one person thought of one request. A later rating by the same person on the same metric supersedes it.
+
+    `correction` is the answer as it should have been, in one of two forms: an answer by the agent's own response schema
+    (e.g. `{"sql": …}` or `{"refusal": …}`), or `{"rows": [[…], …]}`, the rows that a right answer returns, for people
+    who know the result but not the query.
+    """
+
+    type: Literal["rating"] = "rating"
+    rater: ShortText
+    source: ShortText = "api"
+    request_id: ShortText
+    episode_id: str | None = None
+    name: ShortText = "correct"
+    value: bool | float | str
+    correction: dict[str, Any] | None = None
+    comment: LongText | None = None
+    tags: dict[str, str] = {}
+
+
+PolicyState = Literal["candidate", "evaluated", "canary", "active", "retired", "rejected", "rolled_back"]
+
+
+class PolicyChanged(_Event):
+    """A policy entered a state: by whom, and on what evidence."""
+
+    type: Literal["policy_changed"] = "policy_changed"
+    agent: ShortText
+    policy: ShortText
+    state: PolicyState
+    by: ShortText
+    reason: LongText = ""
+    path: str | None = Field(None, description="Directory of the checkpoint; None for the base model.")
+    evidence: dict[str, Any] = {}
+
+
+Event = Annotated[RequestFinished | Rating | PolicyChanged, Field(discriminator="type")]
+AnyEvent = RequestFinished | Rating | PolicyChanged
+_event: TypeAdapter[AnyEvent] = TypeAdapter(Event)
+
+
+def parse(data: bytes | str) -> AnyEvent:
+    """The event in a JSON document. Raises `pydantic.ValidationError`, which says what is wrong with it."""
+    return _event.validate_json(data)
+
+
+def episode_key(event: AnyEvent) -> str:
+    """What keeps related events in order on a partitioned bus: the episode, the request, or the agent."""
+    if isinstance(event, RequestFinished):
+        return event.episode_id
+    if isinstance(event, Rating):
+        return event.episode_id or event.request_id
+    return event.agent

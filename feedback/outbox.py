@@ -1,0 +1,212 @@
+"""Where an event is safe first: a durable local queue between whoever makes events and the bus.
+
+`append` returns when the event is on the disk, so that a request may be answered while the bus, the collector or the
+store is down. Many appends share one transaction (group commit): what is dear is the sync to the disk, not the row.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from feedback.sqlite import prepare
+
+_GROUP_LIMIT = 1_000  # appends in one transaction
+_TABLE = """CREATE TABLE IF NOT EXISTS outbox (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, body BLOB NOT NULL)"""
+
+
+class OutboxError(Exception):
+    """The event was not taken: the disk is full or failing, or the outbox is closed. Earlier events are untouched."""
+
+
+class Depth(NamedTuple):
+    """How much waits for the relay; `oldest_age_seconds` is 0 when nothing does."""
+
+    events: int
+    oldest_age_seconds: float
+
+
+@dataclass(frozen=True)
+class _Append:
+    body: bytes
+    done: asyncio.Future[None]
+
+
+class Outbox:
+    """A durable queue of JSON events in one SQLite file. What is not `async` may be called from any thread.
+
+    `max_bytes` bounds the file (not its write-ahead log); None: as large as the disk. `appended` is set after each
+    append: it wakes a relay that runs in the same event loop.
+    """
+
+    def __init__(self, path: Path | str, max_bytes: int | None = None) -> None:
+        """Open or create the file and start the writer thread. Raises `OutboxError`."""
+        self.appended = asyncio.Event()
+        self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
+        self._closed = False
+        self._gate = (
+            threading.Lock()
+        )  # between the check of _closed and the put: nothing is queued behind the end
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._writer = sqlite3.connect(path, check_same_thread=False)
+            prepare(self._writer)
+            self._writer.execute(_TABLE)
+            if max_bytes is not None:
+                page_size = self._writer.execute("PRAGMA page_size").fetchone()[0]
+                self._writer.execute(f"PRAGMA max_page_count = {max_bytes // page_size}")
+            # A connection of its own, so that a reader never waits for the disk behind a commit.
+            self._reader = sqlite3.connect(path, check_same_thread=False)
+            prepare(self._reader)
+        except (OSError, sqlite3.Error) as error:
+            raise OutboxError(f"cannot open the outbox {path}: {error}") from error
+        self._thread = threading.Thread(target=self._write_until_closed, name="outbox-writer", daemon=True)
+        self._thread.start()
+
+    async def append(self, event: BaseModel) -> None:
+        """Return when the event is on the disk. Raises `OutboxError`.
+
+        When cancelled, the event may or may not have been written.
+        """
+        try:
+            body = event.model_dump_json().encode()
+        except ValueError as error:  # a lone surrogate, the one kind of str that is not Unicode text
+            raise OutboxError(f"the event cannot be written as JSON: {error}") from error
+        item = _Append(body, asyncio.get_running_loop().create_future())
+        with self._gate:
+            if self._closed:
+                raise OutboxError("the outbox is closed")
+            self._queue.put(item)
+        await item.done
+        self.appended.set()
+
+    def read(self, limit: int) -> list[tuple[int, bytes]]:
+        """The oldest `limit` events with their sequence numbers, oldest first. Raises `OutboxError`."""
+        query = "SELECT sequence, body FROM outbox ORDER BY sequence LIMIT ?"
+        with self._read_lock, _as_outbox_error():
+            return self._reader.execute(query, (limit,)).fetchall()
+
+    def delete(self, up_to: int) -> None:
+        """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`."""
+        with self._transaction():
+            self._writer.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
+
+    def depth(self) -> Depth:
+        """How many events wait, and for how long the oldest has; quick however many. Raises `OutboxError`."""
+        # Sequences have no gaps (a failed group takes none, and deletion is from the oldest on): no need to count rows.
+        query = "SELECT sequence, time FROM outbox ORDER BY sequence {} LIMIT 1"
+        with self._read_lock, _as_outbox_error():
+            oldest = self._reader.execute(query.format("ASC")).fetchone()
+            newest = self._reader.execute(query.format("DESC")).fetchone()
+        if oldest is None or newest is None:
+            return Depth(0, 0.0)
+        return Depth(newest[0] - oldest[0] + 1, max(0.0, time.time() - oldest[1]))
+
+    def close(self) -> None:
+        """Write what has been queued, then close the file. May be called twice."""
+        with self._gate:
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        with self._write_lock, self._read_lock:
+            self._writer.close()
+            self._reader.close()
+
+    def _write_until_closed(self) -> None:
+        group: list[_Append] = []
+        try:
+            while group := self._next_group():
+                error = self._commit(group)
+                _answer(group, error)
+        finally:  # closed, or this thread has died: nobody may be left waiting
+            with self._gate:
+                self._closed = True
+            rest = [item for item in _drain(self._queue, limit=None) if item is not None]
+            _answer(group + rest, OutboxError("the outbox is closed"))
+
+    def _next_group(self) -> list[_Append]:
+        """Wait for an append and take what has come up behind it; empty when the outbox is being closed."""
+        first = self._queue.get()
+        if first is None:
+            return []
+        group = [first]
+        for item in _drain(self._queue, _GROUP_LIMIT - 1):
+            if item is None:
+                self._queue.put(None)  # close() put it last: it ends the next group
+            else:
+                group.append(item)
+        return group
+
+    def _commit(self, group: list[_Append]) -> OutboxError | None:
+        now = time.time()
+        try:
+            with self._transaction():
+                rows = [(now, item.body) for item in group]
+                self._writer.executemany("INSERT INTO outbox (time, body) VALUES (?, ?)", rows)
+        except OutboxError as error:
+            return error
+        return None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._write_lock, _as_outbox_error():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._writer.execute("COMMIT")
+            finally:
+                if (
+                    self._writer.in_transaction
+                ):  # after some errors, "full" among them, SQLite has rolled back itself
+                    self._writer.execute("ROLLBACK")
+
+
+@contextmanager
+def _as_outbox_error() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OutboxError(f"{error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})") from error
+
+
+def _drain(items: queue.SimpleQueue[_Append | None], limit: int | None) -> Iterator[_Append | None]:
+    taken = 0
+    while limit is None or taken < limit:
+        try:
+            yield items.get_nowait()
+        except queue.Empty:
+            return
+        taken += 1
+
+
+def _answer(group: list[_Append], error: OutboxError | None) -> None:
+    """Wake the waiting tasks, with one call into each of their event loops."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for item in group:
+        by_loop.setdefault(item.done.get_loop(), []).append(item.done)
+    for loop, futures in by_loop.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, futures, error)
+
+
+def _settle(futures: list[asyncio.Future[None]], error: OutboxError | None) -> None:
+    for future in futures:
+        if future.done():  # its task was cancelled meanwhile
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(
+                OutboxError(str(error))
+            )  # one each: a shared exception collects every traceback

@@ -1,0 +1,67 @@
+"""Moves events from the outbox to the bus, and deletes what the bus has acknowledged: at least once, in order."""
+
+import asyncio
+import logging
+
+from feedback.bus.base import Bus, BusError
+from feedback.outbox import Outbox, OutboxError
+
+_log = logging.getLogger(__name__)
+
+
+class Relay:
+    """One per outbox. `batch` is in events; `poll`, `first_delay` and `longest_delay` are in seconds."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        bus: Bus,
+        *,
+        batch: int = 200,
+        poll: float = 1.0,
+        first_delay: float = 0.2,
+        longest_delay: float = 30.0,
+    ) -> None:
+        self._outbox = outbox
+        self._bus = bus
+        self._batch = batch
+        self._poll = poll
+        self._first_delay = first_delay
+        self._longest_delay = longest_delay
+        self._moving = asyncio.Lock()  # run() and drain() never publish the same batch side by side
+
+    async def run(self) -> None:
+        """Move events until cancelled. A bus or a disk that fails is tried again, ever later, and logged."""
+        delay = self._first_delay
+        while True:
+            self._outbox.appended.clear()  # before the read: what comes after it sets the event again
+            try:
+                moved = await self._move_batch()
+            except (BusError, OutboxError) as error:
+                _log.warning("events stay in the outbox, next try in %.1f s: %s", delay, error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, self._longest_delay)
+                continue
+            delay = self._first_delay
+            if not moved:
+                await self._wait_for_append()
+
+    async def drain(self) -> None:
+        """Move everything that waits, then return. Raises `BusError` or `OutboxError`; what was not moved stays."""
+        while await self._move_batch():
+            pass
+
+    async def _move_batch(self) -> int:
+        async with self._moving:
+            waiting = await asyncio.to_thread(self._outbox.read, self._batch)
+            if waiting:
+                await self._bus.publish([body for _, body in waiting])
+                last, _ = waiting[-1]
+                await asyncio.to_thread(self._outbox.delete, last)
+            return len(waiting)
+
+    async def _wait_for_append(self) -> None:
+        try:  # the time-out is for events appended by another process or loop
+            await asyncio.wait_for(self._outbox.appended.wait(), self._poll)
+        except TimeoutError:
+            return

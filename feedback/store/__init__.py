@@ -1,0 +1,6 @@
+"""Where events are kept and asked for: SQLAlchemy Core, on SQLite."""
+
+from feedback.store.keys import Key, Keys
+from feedback.store.store import DeadLetter, Store, StoreError
+
+__all__ = ["DeadLetter", "Key", "Keys", "Store", "StoreError"]

@@ -1,0 +1,1 @@
+"""Alembic's: one file in `versions` for each change of the tables."""

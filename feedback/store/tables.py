@@ -1,0 +1,84 @@
+"""The tables. An event's row has the columns that we ask by; `payload` is the whole event as JSON.
+
+Plain types only, so that the same tables serve SQLite and PostgreSQL. A change here needs a migration beside it.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Column, DateTime, Dialect, Index, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: aware in Python, always in UTC. SQLite would forget the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """To UTC. Raises `ValueError` for a time without a zone, which would mean another instant on every machine."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """From UTC: SQLite answers without a zone, PostgreSQL in the zone of the session."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+
+def _event_table(name: str, columns: tuple[str, ...], indexes: tuple[tuple[str, ...], ...]) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("event_id", String, primary_key=True),
+        Column("tenant", String, nullable=False),
+        Column("time", UtcDateTime, nullable=False),
+        *(Column(column, String, nullable=False) for column in columns),
+        Column("payload", Text, nullable=False),
+        *(Index(f"{name}_by_{index[-1]}", *index) for index in indexes),
+    )
+
+
+# An index ends with what it serves: a look-up by that column, or a walk in the order of time.
+requests = _event_table(
+    "requests",
+    columns=("request_id", "episode_id", "agent", "policy", "caller", "status"),
+    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "agent", "time")),
+)
+ratings = _event_table(
+    "ratings",
+    columns=("request_id", "rater", "name", "source"),
+    indexes=(("tenant", "request_id"), ("tenant", "time")),
+)
+policy_changes = _event_table(
+    "policy_changes",
+    columns=("agent", "policy", "state", "by"),
+    indexes=(("agent", "time"),),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("digest", String, primary_key=True, comment="SHA-256 of data: one delivered twice is one letter."),
+    Column("time", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_hash", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("tenant", String, nullable=False),
+    Column("scopes", String, nullable=False, comment="Separated by spaces."),
+    Column("created", UtcDateTime, nullable=False),
+    Column("revoked", UtcDateTime, nullable=True),
+)

@@ -1,0 +1,39 @@
+import pytest
+
+from feedback.episodes import build
+from tests.contracts.samples import rating, request
+
+
+def test_an_episode_is_a_request_with_everyones_ratings():
+    first, second = request("r1"), request("r2", policy="sql-analyst@1")
+    ann, bob = rating("r2", rater="ann"), rating("r2", rater="bob")
+    episodes, excluded = build([first, second], [ann, bob])
+    assert episodes == ((first, ()), (second, (ann, bob)))
+    assert episodes[1].policy == "sql-analyst@1"
+    assert not excluded
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_what_was_not_completed_is_no_episode(status):
+    episodes, excluded = build([request(status=status, output=None)], [rating()])
+    assert episodes == ()
+    assert excluded == {status: 1}
+
+
+@pytest.mark.parametrize("purpose", ["evaluation", "load"])
+def test_traffic_of_our_own_making_is_never_learned_from(purpose):
+    episodes, excluded = build(
+        [request(metadata={"purpose": purpose}), request("r2", metadata={"purpose": "x"})], []
+    )
+    assert [episode.request.request_id for episode in episodes] == ["r2"]
+    assert excluded == {purpose: 1}
+
+
+def test_a_rating_whose_request_is_not_here_is_counted():
+    assert build([request("r1")], [rating("r1"), rating("r2")]).excluded == {"unmatched": 1}
+
+
+def test_a_rating_of_another_tenant_is_not_joined():
+    [episode], excluded = build([request(tenant="a")], [rating(tenant="b")])
+    assert episode.ratings == ()
+    assert excluded == {"unmatched": 1}

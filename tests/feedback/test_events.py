@@ -1,0 +1,147 @@
+import json
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from feedback.events import (
+    Message,
+    ModelCall,
+    PolicyChanged,
+    Rating,
+    RequestFinished,
+    Sampling,
+    ToolCall,
+    episode_key,
+    new_id,
+    parse,
+)
+from tests.contracts.samples import change, model_call, rating, request
+
+VERSION_1 = Path(__file__).parent / "data" / "events_v1.jsonl"
+
+short = st.text(min_size=1, max_size=20)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+seconds = st.floats(0, 1e6)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | numbers | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(short, inner, max_size=3),
+    max_leaves=5,
+)
+objects = st.dictionaries(short, json_values, max_size=3)
+tags = st.dictionaries(short, st.text(max_size=20), max_size=3)
+envelope = {"time": st.datetimes(timezones=st.just(UTC)), "tenant": short}
+messages = st.lists(
+    st.builds(Message, role=st.sampled_from(["user", "assistant"]), content=st.text()), max_size=3
+)
+
+
+@st.composite
+def model_calls(draw):
+    tokens = draw(st.lists(st.tuples(st.integers(0, 200_000), numbers), max_size=5))
+    return ModelCall(
+        policy=draw(short),
+        messages=tuple(draw(messages)),
+        response_schema=draw(st.none() | objects),
+        sampling=Sampling(
+            seed=draw(st.none() | st.integers()), stop=tuple(draw(st.lists(short, max_size=2)))
+        ),
+        text=draw(st.text()),
+        prompt_token_ids=tuple(draw(st.lists(st.integers(0, 200_000), max_size=5))),
+        completion_token_ids=tuple(token for token, _ in tokens),
+        logprobs=tuple(logprob for _, logprob in tokens),
+        finish_reason=draw(short),
+        time_to_first_token=draw(seconds),
+        latency=draw(seconds),
+    )
+
+
+tool_calls = st.builds(ToolCall, name=short, arguments=objects, result=json_values, latency=seconds)
+events = st.one_of(
+    st.builds(
+        RequestFinished,
+        **envelope,
+        request_id=short,
+        episode_id=short,
+        agent=short,
+        policy=short,
+        caller=short,
+        input=messages.map(tuple),
+        output=st.none() | st.text(),
+        status=st.sampled_from(["completed", "failed", "cancelled"]),
+        calls=st.lists(model_calls() | tool_calls, max_size=3).map(tuple),
+        metadata=tags,
+        latency=seconds,
+    ),
+    st.builds(
+        Rating,
+        **envelope,
+        rater=short,
+        request_id=short,
+        value=st.booleans() | numbers | st.text(max_size=20),
+        correction=st.none() | objects,
+        comment=st.none() | st.text(),
+        tags=tags,
+    ),
+    st.builds(
+        PolicyChanged,
+        **envelope,
+        agent=short,
+        policy=short,
+        state=st.sampled_from(["candidate", "active", "retired"]),
+        by=short,
+        evidence=objects,
+    ),
+)
+
+
+@given(event=events)
+@settings(max_examples=150, deadline=None)
+def test_every_event_is_read_back_as_it_was_written(event):
+    assert parse(event.model_dump_json()) == event
+
+
+def test_events_written_by_version_1_are_read_for_ever():
+    """The file was written once and is never written again."""
+    lines = VERSION_1.read_text("utf-8").splitlines()
+    assert [parse(line).type for line in lines] == ["request_finished", "rating", "policy_changed"]
+    for line in lines:
+        written = json.loads(line)
+        assert parse(line).model_dump(mode="json").items() >= written.items()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_cannot_hold_is_refused_when_the_event_is_made(number):
+    with pytest.raises(ValidationError):
+        rating(value=number)
+    with pytest.raises(ValidationError):
+        model_call(logprobs=(number, 0.0))
+
+
+def test_as_many_logprobs_as_tokens_or_no_event():
+    with pytest.raises(ValidationError, match="2 tokens but 1 logprobs"):
+        model_call(logprobs=(-0.1,))
+
+
+@pytest.mark.parametrize("value", [True, False, 1.0, 0.5, "true", "1"])
+def test_a_true_is_not_taken_for_a_one_nor_a_word_for_either(value):
+    read = Rating.model_validate_json(rating(value=value).model_dump_json()).value
+    assert (type(read), read) == (type(value), value)
+
+
+def test_times_are_kept_in_utc():
+    assert rating(time="2026-01-01T02:00:00+02:00").time.isoformat() == "2026-01-01T00:00:00+00:00"
+
+
+def test_ids_sort_by_the_time_at_which_they_were_made():
+    made = [new_id() for _ in range(1_000)]
+    assert made == sorted(made)
+
+
+def test_what_belongs_together_has_one_key():
+    assert episode_key(request()) == episode_key(rating(episode_id="e-r1")) == "e-r1"
+    assert episode_key(rating()) == "r1"
+    assert episode_key(change("sql-analyst@1", "candidate")) == "sql-analyst"

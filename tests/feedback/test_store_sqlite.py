@@ -1,0 +1,119 @@
+import hashlib
+import sqlite3
+import subprocess
+import sys
+import threading
+from datetime import datetime
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from feedback.store import Keys, Store, StoreError
+from feedback.store.tables import metadata
+from tests.contracts.samples import request
+from tests.contracts.store import StoreContract
+
+OPEN_AND_WRITE = """
+import sys
+from feedback.store import Store
+from tests.contracts.samples import request
+print("ready", flush=True)
+for url in sys.stdin:
+    store = Store.open(url.strip())
+    store.write([request(f"{sys.argv[1]}-{n}") for n in range(20)])
+    store.close()
+    print("done", flush=True)
+"""
+
+
+class TestSqliteStore(StoreContract):
+    def test_what_was_written_is_there_when_it_is_opened_again(self, store, tmp_path):
+        store.write([request()])
+        store.close()
+        again = Store.open(f"sqlite:///{tmp_path}/store.db")
+        assert again.request("r1", "default") is not None
+        again.close()
+
+
+def test_the_migrations_make_the_tables_that_the_code_describes(store):
+    with store.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_processes_that_open_a_new_store_at_once_all_succeed(tmp_path):
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AND_WRITE, str(n)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(3)
+    ]
+    for url in [
+        "",
+        *(f"sqlite:///{tmp_path}/new{n}.db\n" for n in range(8)),
+    ]:  # "": all have imported everything
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write(url)
+            process.stdin.flush()
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == ("done\n" if url else "ready\n")
+        if url:
+            store = Store.open(url.strip())
+            assert store.counts()["requests"] == 60
+            store.close()
+    for process in started:
+        process.communicate()
+
+
+def test_a_commit_is_synced_to_the_disk(store):
+    with store.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_a_writer_waits_for_another_to_finish(store, tmp_path):
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = threading.Timer(0.2, other.execute, ["COMMIT"])
+    waiting.start()
+    store.write([request()])
+    waiting.join()
+    other.close()
+    assert store.counts()["requests"] == 1
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "x.db").write_bytes(b"no database, but long enough to have a header of a hundred bytes" * 9)
+    with pytest.raises(StoreError, match="not a database"):
+        Store.open(f"sqlite:///{tmp_path}/x.db")
+
+
+def test_a_store_of_a_later_version_is_refused(store, tmp_path):
+    with store.writing() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match="9999"):
+        Store.open(f"sqlite:///{tmp_path}/store.db")
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql://here/there"])
+def test_another_kind_of_database_is_refused_with_words_on_what_is_meant(url):
+    with pytest.raises(ValueError, match="sqlite:///path"):
+        Store.open(url)
+
+
+def test_a_time_without_a_zone_is_refused(store):
+    with pytest.raises(StoreError, match="no time zone"):
+        list(store.requests(tenant="default", since=datetime(2026, 1, 1)))  # noqa: DTZ001  # the fault
+
+
+def test_secrets_are_nowhere_in_the_file(store, tmp_path):
+    secret = Keys(store).create("ann", ["chat"])
+    store.close()
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert secret.encode() not in written
+    assert hashlib.sha256(secret.encode()).hexdigest().encode() in written
