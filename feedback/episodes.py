@@ -25,7 +25,7 @@ class Episode(NamedTuple):
 class Episodes(NamedTuple):
     """`excluded` counts what is no episode, by reason.
 
-    `failed` and `cancelled` requests, requests made for `evaluation` or `load`, and ratings that are `unmatched`: their
+    `failed` and `cancelled` requests, requests made for `evaluation` or `load` or with `store: false`, and ratings that are `unmatched`: their
     request is not here (not yet, perhaps).
     """
 
@@ -45,6 +45,8 @@ def build(requests: Iterable[RequestFinished], current_ratings: Iterable[Rating]
         purpose = request.metadata.get("purpose")
         if purpose in _NOT_LEARNED_FROM:
             excluded[purpose] += 1
+        elif request.metadata.get("store") == "false":
+            excluded["not to be stored"] += 1
         elif request.status != "completed":
             excluded[request.status] += 1
         else:

@@ -1,0 +1,149 @@
+"""The composition root: `create_app(config)` wires the gateway; what must be closed is opened in the lifespan."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import aiohttp
+from fastapi import FastAPI
+
+from agents.manifest import Agent
+from feedback.bus.base import BusError
+from feedback.bus.local import LocalBus
+from feedback.collector import Collector
+from feedback.outbox import Outbox, OutboxError
+from feedback.relay import Relay
+from feedback.store import Keys, Store
+from gateway import errors
+from gateway.auth import Auth
+from gateway.config import ConfigError, GatewayConfig
+from gateway.edge import Edge
+from gateway.hot_swap import HotSwap
+from gateway.invocation import Invoker
+from gateway.keeper import Keeper
+from gateway.recorder import Recorder
+from gateway.registry import Registry
+from gateway.replica import Replica
+from gateway.routes import chat, feedback, health, models, policies
+from gateway.serving import Serving
+from gateway.state import Gateway
+from tools.knowledge import Knowledge, read
+
+_CHUNK_BYTES = 4 * 2**20  # one line of vLLM's stream: its first chunk holds every token id of the prompt
+_RELAY_SECONDS = 10.0  # how long a shutdown tries to empty the outbox; what stays is taken at the next start
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(config: GatewayConfig) -> FastAPI:
+    """The gateway as an ASGI application; opens nothing until it is started. Raises `ManifestError`, `ConfigError`."""
+    agents = _load_agents(config)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _opened(config, agents) as gateway:
+            app.state.gateway = gateway
+            yield
+
+    app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
+    app.add_middleware(Edge, max_concurrent=config.max_concurrent)
+    errors.install(app)
+    for routes in (chat, models, feedback, policies, health):
+        app.include_router(routes.router)
+    return app
+
+
+def _load_agents(config: GatewayConfig) -> Mapping[str, Agent]:
+    agents: dict[str, Agent] = {}
+    for folder in config.agents:
+        agent = Agent.load(folder)
+        if agent.name in agents:
+            raise ConfigError(f"{folder}: another agent is called {agent.name} already")
+        agents[agent.name] = agent
+    return agents
+
+
+@asynccontextmanager
+async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIterator[Gateway]:
+    """All resources, in order; closed in the opposite order, when what is in progress has been finished."""
+    async with AsyncExitStack() as stack:
+        store = await asyncio.to_thread(Store.open, config.store_url)
+        stack.callback(store.close)
+        outbox = Outbox(config.outbox_path, config.outbox_max_bytes)
+        stack.push_async_callback(asyncio.to_thread, outbox.close)
+        relay = Relay(outbox, LocalBus(Collector(store)))
+        await relay.drain()  # policy changes of the last run must be in the store before it is read
+        bases = {name: config.base_policy(name) for name in agents}
+        history = {name: await asyncio.to_thread(store.policy_changes, name) for name in agents}
+        registry = Registry(outbox, bases, history)
+        await registry.ensure_active()
+        knowledge = await asyncio.to_thread(lambda: Knowledge(read(config.knowledge), url=config.qdrant_url))
+
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=5
+                ),  # the agent's limit ends a generation
+                read_bufsize=_CHUNK_BYTES,
+                headers={"content-type": "application/json"},
+            )
+        )
+        serving = Serving(bases, config.base_model)
+        for name in agents:
+            previous = registry.previous(name)
+            serving.flip(name, registry.active(name).policy, previous.policy if previous else None)
+        replica = Replica(session, config.vllm_url)
+        hot_swap = HotSwap(registry, serving, replica, tolerance=config.probe_tolerance)
+        keeper = Keeper(hot_swap)
+        recorder = Recorder(outbox)
+        invoker = Invoker(
+            session, config.vllm_url, knowledge=knowledge, serving=serving, recorder=recorder, keeper=keeper
+        )
+        stack.push_async_callback(_empty, relay)
+        stack.push_async_callback(_stop, _start(relay.run(), "relay"))
+        stack.push_async_callback(hot_swap.close)
+        stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
+        stack.push_async_callback(invoker.drain, config.drain_seconds)
+        yield Gateway(
+            config=config,
+            agents=agents,
+            outbox=outbox,
+            store=store,
+            auth=Auth(Keys(store)),
+            registry=registry,
+            serving=serving,
+            replica=replica,
+            hot_swap=hot_swap,
+            keeper=keeper,
+            recorder=recorder,
+            invoker=invoker,
+            created=int(time.time()),
+        )
+
+
+def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Run for as long as the gateway does. An end before that is a defect, and is logged when it happens."""
+
+    def tell(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            _log.critical("the %s has stopped: restart the gateway", name, exc_info=task.exception())
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(tell)
+    return task
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def _empty(relay: Relay) -> None:
+    try:
+        await asyncio.wait_for(relay.drain(), _RELAY_SECONDS)
+    except (BusError, OutboxError, TimeoutError) as error:
+        _log.warning("events stay in the outbox until the next start: %s", str(error) or type(error).__name__)

@@ -1,0 +1,258 @@
+"""Put another policy behind an agent's name, and take it back, without a request noticing.
+
+Load under a new name → re-score the probes (a served model that is not the evaluated one is refused) → record → flip.
+The one before stays loaded, so that a roll-back is only a flip; anything older is unloaded when its requests are over.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feedback.outbox import OutboxError
+from gateway.checkpoint import Checkpoint, CheckpointError
+from gateway.errors import ApiError
+from gateway.registry import Registry
+from gateway.replica import Replica, ReplicaError
+from gateway.serving import Serving
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How an adapter came to be ready. Times in seconds; |Δ| in nats per token, between probes and replica."""
+
+    load_seconds: float = 0.0
+    probe_seconds: float = 0.0
+    probe_mean_delta: float = 0.0
+    probe_max_delta: float = 0.0
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What a promotion or a roll-back did."""
+
+    policy: str
+    previous: str
+    load_seconds: float
+    probe_seconds: float
+    flip_seconds: float
+    probe_mean_delta: float
+    probe_max_delta: float
+
+
+class ProbeMismatchError(Exception):
+    """The replica scores the probes otherwise than the trainer did: it does not serve what was evaluated."""
+
+    def __init__(self, policy: str, tolerance: float, loaded: Loaded) -> None:
+        super().__init__(
+            f"{policy} as loaded is not the model that was evaluated: mean |Δ logprob| of its probes is "
+            f"{loaded.probe_mean_delta:.4f} (max {loaded.probe_max_delta:.4f}), the tolerance is {tolerance:g}"
+        )
+        self.loaded = loaded
+
+
+class HotSwap:
+    """Moves policies. One move at a time per agent; one loading at a time, since all share the replica."""
+
+    def __init__(self, registry: Registry, serving: Serving, replica: Replica, *, tolerance: float) -> None:
+        self._registry = registry
+        self._serving = serving
+        self._replica = replica
+        self._tolerance = tolerance
+        self._moving: set[str] = set()
+        self._control = asyncio.Lock()
+        self._draining: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def promote(self, policy: str, *, by: str, reason: str) -> Swap:
+        """Make `policy` the active one. When it raises (`ApiError` 404 or 409, `PolicyTransitionError`, `ReplicaError`,
+        `OutboxError`), the alias stands where it stood.
+        """
+        status = self._registry.status(policy)
+        with self._one_move(status.agent):
+            self._registry.check(policy, "active")
+            async with self._control:
+                loaded = await self._admit(policy, by)
+                started = time.perf_counter()
+                before = self._serving.alias(status.agent).active
+                evidence: dict[str, Any] = {"probe_mean_delta": loaded.probe_mean_delta, "previous": before}
+                try:
+                    await self._registry.change(policy, "active", by=by, reason=reason, evidence=evidence)
+                except (
+                    BaseException
+                ):  # not recorded, or cancelled: it must not stay loaded as if it were wanted
+                    self._unload_others(status.agent)
+                    raise
+                self._serving.flip(status.agent, policy, before)
+                flip_seconds = time.perf_counter() - started
+            self._unload_others(status.agent)
+        return Swap(policy, before, flip_seconds=flip_seconds, **vars(loaded))
+
+    async def rollback(self, agent: str, *, by: str, reason: str) -> Swap:
+        """Go back to the policy that was active before. Raises as `promote` does.
+
+        Recorded in this order, so that a crash in between leaves one active policy: the old one is active again, then
+        the bad one is rolled back.
+        """
+        with self._one_move(agent):
+            before = self._serving.alias(agent).active
+            target = self._registry.previous(agent)
+            if target is None:
+                message = (
+                    f"{agent} has no previous policy to go back to: {before} is its first. Promote another."
+                )
+                raise ApiError(409, message, code="no_previous_policy")
+            loaded = Loaded()
+            if not self._serving.is_ready(target.policy):
+                async with self._control:
+                    loaded = await self._admit(target.policy, by)
+            started = time.perf_counter()
+            await self._registry.change(target.policy, "active", by=by, reason=reason)
+            self._serving.flip(agent, target.policy, None)
+            flip_seconds = time.perf_counter() - started
+            try:
+                await self._registry.change(before, "rolled_back", by=by, reason=reason)
+            except OutboxError as error:  # the roll-back itself is recorded and done: it must not look undone
+                _log.error(
+                    "%s is no longer active, but stays 'retired', not 'rolled_back': %s", before, error
+                )
+            previous = self._registry.previous(agent)
+            self._serving.flip(agent, target.policy, previous.policy if previous else None)
+            self._unload_others(agent)
+        return Swap(target.policy, before, flip_seconds=flip_seconds, **vars(loaded))
+
+    async def restore(self) -> list[str]:
+        """Make active and previous policies ready that vLLM has lost, or never had. Returns what stays wrong, in words.
+
+        Raises `ReplicaError` when vLLM does not answer at all.
+        """
+        problems = []
+        async with self._control:
+            present = await self._replica.loaded()
+            for agent in self._registry.agents:
+                alias = self._serving.alias(agent)
+                for policy in filter(None, (alias.active, alias.previous)):
+                    if self._serving.is_base(policy):
+                        continue
+                    if policy not in present:
+                        self._serving.mark_gone(policy)
+                    if not self._serving.is_ready(policy):
+                        try:
+                            await self._ensure_ready(policy)
+                        except (CheckpointError, ProbeMismatchError) as error:
+                            problems.append(str(error))
+            await self._clear_away(present)
+        return problems
+
+    async def _clear_away(self, present: Iterable[str]) -> None:
+        """Unload what an earlier gateway process left. A candidate is not ours: the evaluation may be using it."""
+        for policy in set(present) - self._draining:
+            status = self._registry.find(policy)
+            if status is None or status.state not in ("retired", "rolled_back", "rejected"):
+                continue
+            if policy != self._serving.alias(status.agent).previous:
+                await self._replica.unload(policy)
+
+    async def close(self) -> None:
+        """Give up unloading what is still draining: a gateway that starts again clears it away."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @contextmanager
+    def _one_move(self, agent: str) -> Iterator[None]:
+        if agent in self._moving:
+            message = f"Another promotion or roll-back of {agent} is in progress. Wait for it, then see /v1/policies."
+            raise ApiError(409, message, code="swap_in_progress")
+        self._moving.add(agent)
+        try:
+            yield
+        finally:
+            self._moving.remove(agent)
+
+    async def _admit(self, policy: str, by: str) -> Loaded:
+        """`_ensure_ready`, in the words of the API; a policy whose probes do not match is rejected for good."""
+        try:
+            return await self._ensure_ready(policy)
+        except CheckpointError as error:
+            raise ApiError(409, str(error), code="invalid_checkpoint") from error
+        except ProbeMismatchError as error:
+            if self._registry.status(policy).state in ("evaluated", "canary"):
+                await self._registry.change(
+                    policy, "rejected", by=by, reason=str(error), evidence=vars(error.loaded)
+                )
+            raise ApiError(
+                409, f"{error}. Find out which weights were evaluated.", code="probe_mismatch"
+            ) from error
+
+    async def _ensure_ready(self, policy: str) -> Loaded:
+        """Load and verify. Raises `CheckpointError`, `ProbeMismatchError`, `ReplicaError`."""
+        if self._serving.is_base(policy):
+            return Loaded()
+        status = self._registry.status(policy)
+        if status.path is None:
+            raise CheckpointError(
+                f"{policy} has no checkpoint: it is the base of another model than is served now"
+            )
+        checkpoint = await asyncio.to_thread(Checkpoint.read, Path(status.path), policy)
+        started = time.perf_counter()
+        present = (await self._replica.loaded()).get(policy)
+        if present not in (None, status.path):
+            raise CheckpointError(f"vLLM has loaded {policy} from {present}, not from {status.path}")
+        if present is None:
+            await self._replica.load(policy, status.path)
+        load_seconds = time.perf_counter() - started
+        try:
+            loaded = await self._score(checkpoint, load_seconds)
+        except ReplicaError:
+            with suppress(ReplicaError):  # the first error is the one to tell
+                await self._replica.unload(policy)
+            raise
+        if not loaded.probe_mean_delta <= self._tolerance:  # also refuses NaN
+            await self._replica.unload(policy)
+            raise ProbeMismatchError(policy, self._tolerance, loaded)
+        self._serving.mark_ready(status.agent, policy)
+        return loaded
+
+    async def _score(self, checkpoint: Checkpoint, load_seconds: float) -> Loaded:
+        started = time.perf_counter()
+        scores = await asyncio.gather(
+            *(
+                self._replica.score(checkpoint.policy, probe.prompt_token_ids, probe.completion_token_ids)
+                for probe in checkpoint.probes
+            )
+        )
+        deltas = [
+            abs(ours - theirs)
+            for probe, score in zip(checkpoint.probes, scores, strict=True)
+            for ours, theirs in zip(probe.logprobs, score, strict=True)
+        ]
+        return Loaded(load_seconds, time.perf_counter() - started, sum(deltas) / len(deltas), max(deltas))
+
+    def _unload_others(self, agent: str) -> None:
+        """Unload what is neither active nor previous, each when its requests are over. Returns at once."""
+        alias = self._serving.alias(agent)
+        for policy in self._serving.ready(agent):
+            if policy not in (alias.active, alias.previous) and not self._serving.is_base(policy):
+                self._serving.mark_gone(policy)
+                self._draining.add(policy)
+                task = asyncio.create_task(self._unload_drained(policy))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _unload_drained(self, policy: str) -> None:
+        await self._serving.drained(policy)
+        async with self._control:
+            self._draining.discard(policy)
+            if self._serving.is_ready(policy):  # promoted again meanwhile
+                return
+            try:
+                await self._replica.unload(policy)
+            except ReplicaError as error:
+                _log.warning("%s stays loaded in vLLM until the next check: %s", policy, error)

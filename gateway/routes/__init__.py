@@ -1,0 +1,1 @@
+"""One file per group of paths. A handler parses, calls one function, and answers."""

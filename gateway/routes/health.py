@@ -1,0 +1,70 @@
+"""Is it alive, is it ready, and how is it doing."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+from feedback.store import Store, StoreError
+from gateway.state import Gateway, gateway_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> JSONResponse:
+    """200 when every agent can answer, else 503 with what is missing."""
+    missing = await _missing(gateway_of(request))
+    return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
+
+
+@router.get("/v1/status")
+async def status(request: Request) -> dict[str, Any]:
+    """For operators: policies, requests in progress, what waits in the outbox, what the store holds."""
+    gateway = gateway_of(request)
+    await gateway.auth.require(request, "operate")
+    depth = await asyncio.to_thread(gateway.outbox.depth)
+    counts = await asyncio.to_thread(gateway.store.counts)
+    in_flight = gateway.serving.in_flight()
+    agents = {}
+    for agent in gateway.agents:
+        alias = gateway.serving.alias(agent)
+        agents[agent] = {
+            "active": alias.active,
+            "previous": alias.previous,
+            "loaded": gateway.serving.ready(agent),
+            "in_flight": {policy: n for policy, n in in_flight.items() if policy.startswith(f"{agent}@")},
+        }
+    return {
+        "agents": agents,
+        "outbox": {"depth": depth.events, "oldest_age_seconds": depth.oldest_age_seconds},
+        "store": {name: counts[name] for name in ("requests", "ratings", "dead_letters")},
+        "problems": gateway.keeper.problems or [],
+    }
+
+
+async def _missing(gateway: Gateway) -> list[str]:
+    missing = []
+    if not await gateway.replica.ready():
+        missing.append(f"vLLM at {gateway.config.vllm_url} does not answer")
+    try:
+        await asyncio.to_thread(_touch, gateway.store)
+    except StoreError as error:
+        missing.append(f"the store does not answer: {error}")
+    for agent in gateway.agents:
+        active = gateway.serving.alias(agent).active
+        if not gateway.serving.is_ready(active):
+            missing.append(f"{active}, the active policy of {agent}, is not loaded")
+    return missing + (gateway.keeper.problems or [] if missing else [])
+
+
+def _touch(store: Store) -> None:
+    with store.reading():
+        pass

@@ -1,0 +1,36 @@
+"""GET /v1/models: the names that a request may have as its model."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from gateway.errors import ApiError
+from gateway.state import Gateway, gateway_of
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> dict[str, Any]:
+    """The agents, each followed by its policies that are loaded and can be asked for by name."""
+    gateway = gateway_of(request)
+    await gateway.auth.require(request, "invoke")
+    return {"object": "list", "data": [_model(gateway, name) for name in gateway.serving.models()]}
+
+
+@router.get("/v1/models/{name}")
+async def retrieve_model(request: Request, name: str) -> dict[str, Any]:
+    """One of them."""
+    gateway = gateway_of(request)
+    await gateway.auth.require(request, "invoke")
+    names = gateway.serving.models()
+    if name not in names:
+        message = f"The model {name!r} does not exist. There are: {', '.join(names)}."
+        raise ApiError(404, message, code="model_not_found", param="model")
+    return _model(gateway, name)
+
+
+def _model(gateway: Gateway, name: str) -> dict[str, Any]:
+    status = gateway.registry.find(name)
+    created = gateway.created if status is None else int(status.history[0].time.timestamp())
+    return {"id": name, "object": "model", "created": created, "owned_by": "flywheel"}

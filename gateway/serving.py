@@ -1,0 +1,110 @@
+"""Who answers now: the alias of each agent, the policies that can be asked for by name, and the requests in progress.
+
+Plain bookkeeping without I/O: nothing here awaits but `drained`, so that a request resolves its alias and is counted in
+one step, and a flip is one assignment.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.errors import ApiError
+
+
+@dataclass(frozen=True)
+class Alias:
+    """What an agent's name stands for, and what a roll-back goes back to."""
+
+    active: str
+    previous: str | None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A policy that can answer now; `served_name` is what vLLM calls it."""
+
+    agent: str
+    policy: str
+    served_name: str
+
+
+class Serving:
+    """The live state of all agents. `bases` is the base policy of each; `base_model` is its name in vLLM."""
+
+    def __init__(self, bases: Mapping[str, str], base_model: str) -> None:
+        self._bases = bases
+        self._base_model = base_model
+        self._aliases = {agent: Alias(base, None) for agent, base in bases.items()}
+        self._verified: dict[
+            str, str
+        ] = {}  # adapters that vLLM has and that score as they should → their agent
+        self._counts: Counter[str] = Counter()
+        self._idle: dict[str, asyncio.Event] = {}
+
+    def alias(self, agent: str) -> Alias:
+        """What the agent's name stands for now."""
+        return self._aliases[agent]
+
+    def flip(self, agent: str, active: str, previous: str | None) -> None:
+        """From now on, new requests to the agent are answered by `active`."""
+        self._aliases[agent] = Alias(active, previous)
+
+    def is_base(self, policy: str) -> bool:
+        """Whether the policy is the base model, which needs no adapter."""
+        return policy in self._bases.values()
+
+    def is_ready(self, policy: str) -> bool:
+        """Whether the policy can answer now."""
+        return policy in self._verified or self.is_base(policy)
+
+    def mark_ready(self, agent: str, policy: str) -> None:
+        """vLLM has the adapter, and it scores as it should."""
+        if not self.is_base(policy):
+            self._verified[policy] = agent
+
+    def mark_gone(self, policy: str) -> None:
+        """No new request may be answered by this policy."""
+        self._verified.pop(policy, None)
+
+    def ready(self, agent: str) -> list[str]:
+        """The agent's policies that can be asked for by name, its base first."""
+        return [self._bases[agent], *(policy for policy, owner in self._verified.items() if owner == agent)]
+
+    def models(self) -> list[str]:
+        """Every name that a request may have as its model."""
+        return [name for agent in self._bases for name in (agent, *self.ready(agent))]
+
+    def resolve(self, model: str) -> Target:
+        """The policy behind an alias or a pinned name. Raises `ApiError` (404 unknown, 503 being loaded)."""
+        agent = model.partition("@")[0]
+        policy = self._aliases[agent].active if model in self._aliases else model
+        if agent not in self._aliases or (policy == model and not self.is_ready(policy)):
+            message = f"The model {model!r} does not exist. Use one of: {', '.join(self.models())}."
+            raise ApiError(404, message, code="model_not_found", param="model")
+        if not self.is_ready(policy):
+            message = f"{policy} is being loaded. Retry shortly."
+            raise ApiError(503, message, code="policy_not_loaded", retry_after=2)
+        return Target(agent, policy, self._base_model if self.is_base(policy) else policy)
+
+    def enter(self, policy: str) -> Callable[[], None]:
+        """Count a request in; call what is returned once, when the request is over."""
+        self._counts[policy] += 1
+
+        def leave() -> None:
+            self._counts[policy] -= 1
+            if not self._counts[policy]:
+                del self._counts[policy]
+                if policy in self._idle:
+                    self._idle.pop(policy).set()
+
+        return leave
+
+    def in_flight(self) -> dict[str, int]:
+        """Requests in progress, by policy."""
+        return dict(self._counts)
+
+    async def drained(self, policy: str) -> None:
+        """Return when no request is being answered by this policy."""
+        while self._counts[policy]:
+            await self._idle.setdefault(policy, asyncio.Event()).wait()
