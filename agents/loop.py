@@ -1,0 +1,136 @@
+"""One request to an agent, from question to answer: retrieve, call the model, give the answer.
+
+`run` is the only way in which an agent acts. The gateway streams what it yields; the trainer rolls out the same
+generator, so that what is trained is what is served.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from agents.manifest import Agent
+from agents.model import Model, ModelError, ModelRequest
+from feedback.events import Call, Message, ModelCall, Sampling, ToolCall
+from tools.errors import ToolError
+from tools.knowledge import Context, Kind, Knowledge
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of the answer's text, as it is generated."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The answer is complete; `calls` is all that was done for it, in order."""
+
+    text: str
+    finish_reason: str
+    calls: tuple[Call, ...]
+
+
+class EpisodeError(Exception):
+    """The episode ended without an answer; `calls` is what had been done by then.
+
+    `status` and `code` are those of `agents.model.ModelError`.
+    """
+
+    def __init__(self, message: str, *, status: int, code: str, calls: tuple[Call, ...]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.calls = calls
+
+
+async def run(
+    agent: Agent, messages: Sequence[Message], *, model: Model, knowledge: Knowledge, sampling: Sampling
+) -> AsyncIterator[Delta | Finished]:
+    """Answer the last user message. Raises `EpisodeError`; yields `Delta`s, then one `Finished`.
+
+    `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`.
+    """
+    calls: list[Call] = []
+    try:
+        async with asyncio.timeout(agent.limits.seconds):
+            retrieval, context = await asyncio.to_thread(retrieve, agent, messages, knowledge)
+            calls.append(retrieval)
+            request = ModelRequest(
+                messages=prompt(agent, messages, context),
+                response_schema=agent.response_schema,
+                sampling=sampling.model_copy(
+                    update={"max_tokens": min(sampling.max_tokens, agent.limits.max_tokens)}
+                ),
+            )
+            async for part in model.stream(request):
+                if isinstance(part, ModelCall):
+                    calls.append(part)
+                    yield Finished(part.text, part.finish_reason, tuple(calls))
+                else:
+                    yield Delta(part)
+    except ModelError as error:
+        raise EpisodeError(str(error), status=error.status, code=error.code, calls=tuple(calls)) from error
+    except ToolError as error:
+        raise EpisodeError(str(error), status=503, code="tool_unavailable", calls=tuple(calls)) from error
+    except TimeoutError as error:
+        message = f"no answer within {agent.limits.seconds:g} s (the agent's limit)"
+        raise EpisodeError(message, status=504, code="timeout", calls=tuple(calls)) from error
+
+
+def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) -> tuple[ToolCall, Context]:
+    """What the agent's quotas bring up for the last question, and the record of the retrieval."""
+    question = last_question(messages)
+    quotas: dict[Kind, int] = {
+        "schemas": agent.quotas.schemas,
+        "examples": agent.quotas.examples,
+        "heuristics": agent.quotas.heuristics,
+    }
+    started = time.perf_counter()
+    context = knowledge.search(question, quotas)
+    call = ToolCall(
+        name="retrieve",
+        arguments={"query": question, "knowledge": knowledge.digest},
+        result={
+            "schemas": [item.text for item in context.schemas],
+            "examples": [item.question for item in context.examples],
+            "heuristics": [item.text for item in context.heuristics],
+        },
+        latency=time.perf_counter() - started,
+    )
+    return call, context
+
+
+def last_question(messages: Sequence[Message]) -> str:
+    """The text of the last user message; the empty string when there is none."""
+    return next((message.content for message in reversed(messages) if message.role == "user"), "")
+
+
+def prompt(agent: Agent, messages: Sequence[Message], context: Context) -> tuple[Message, ...]:
+    """What the model sees: the agent's prompt with what was retrieved in it, then the client's messages."""
+    text = _template(agent.prompt).render(
+        schemas=context.schemas, examples=context.examples, heuristics=context.heuristics
+    )
+    return (Message(role="system", content=text.strip()), *messages)
+
+
+@lru_cache(maxsize=64)
+def _template(source: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source)
+
+
+def parse_answer(text: str) -> dict[str, Any] | None:
+    """The structured answer in a model's text: a JSON object, or None when the text is not one (e.g. cut short)."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None

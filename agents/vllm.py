@@ -1,0 +1,136 @@
+"""A policy served by vLLM, over its OpenAI-compatible API.
+
+Token ids and logprobs are the server's own (`return_token_ids`, `logprobs`), collected while the text streams by.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+
+from agents.model import ModelError, ModelRequest
+from feedback.events import ModelCall
+
+_CONTEXT_HINTS = ("maximum context length", "max_model_len", "longer than the maximum")
+
+
+class VllmModel:
+    """One served model or adapter. The caller owns `session`; `name` is what vLLM calls the policy."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, *, name: str, policy: str) -> None:
+        self.policy = policy
+        self._session = session
+        self._url = f"{base_url.rstrip('/')}/v1/chat/completions"
+        self._name = name
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+        """See `agents.model.Model.stream`. Closing the iterator early cancels the generation on the server."""
+        started = time.perf_counter()
+        collected = _Collected(self._name)
+        try:
+            async with self._session.post(self._url, data=orjson.dumps(self._body(request))) as response:
+                if response.status != 200:
+                    raise _refusal(response.status, await response.text())
+                async for line in response.content:
+                    if not line.startswith(b"data: "):
+                        continue
+                    if line.startswith(b"data: [DONE]"):
+                        break
+                    text = collected.add(orjson.loads(line[6:]))
+                    if text:
+                        yield text
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise ModelError(f"the model server does not answer ({error}); try again shortly") from error
+        except json.JSONDecodeError as error:  # orjson's error is a subclass
+            raise ModelError("the model server sent a malformed chunk", status=502) from error
+        if collected.finish_reason is None:
+            raise ModelError("the model server ended the stream before the answer was complete", status=502)
+        yield collected.call(request, self.policy, started)
+
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self._name,
+            "messages": [message.model_dump() for message in request.messages],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "stream": True,
+            "logprobs": True,
+            "return_token_ids": True,
+        }
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        if sampling.stop:
+            body["stop"] = sampling.stop
+        if request.response_schema is not None:
+            schema = {"name": "answer", "strict": True, "schema": request.response_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
+
+
+class _Collected:
+    """What a stream has said so far."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._text: list[str] = []
+        self._prompt: list[int] = []
+        self._tokens: list[int] = []
+        self._logprobs: list[float] = []
+        self._first: float | None = None
+        self.finish_reason: str | None = None
+
+    def add(self, chunk: dict[str, Any]) -> str:
+        """Take one chunk in; return its text."""
+        if "error" in chunk:
+            raise ModelError(f"the model server failed: {chunk['error'].get('message', 'no reason given')}", status=502)
+        if chunk.get("model") != self._name:
+            raise ModelError(f"asked {self._name}, answered by {chunk.get('model')}", status=502)
+        self._prompt = chunk.get("prompt_token_ids") or self._prompt
+        text = ""
+        for choice in chunk["choices"]:
+            self._tokens += choice.get("token_ids") or ()
+            self._logprobs += [entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or ()]
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            text += choice["delta"].get("content") or ""
+        if self._tokens and self._first is None:
+            self._first = time.perf_counter()
+        self._text.append(text)
+        return text
+
+    def call(self, request: ModelRequest, policy: str, started: float) -> ModelCall:
+        now = time.perf_counter()
+        return ModelCall(
+            policy=policy,
+            messages=request.messages,
+            response_schema=request.response_schema,
+            sampling=request.sampling,
+            text="".join(self._text),
+            prompt_token_ids=tuple(self._prompt),
+            completion_token_ids=tuple(self._tokens),
+            logprobs=tuple(self._logprobs),
+            finish_reason=self.finish_reason or "",
+            time_to_first_token=(self._first or now) - started,
+            latency=now - started,
+        )
+
+
+def _refusal(status: int, body: str) -> ModelError:
+    """The server's own error as one that a client can act on."""
+    try:
+        error = orjson.loads(body).get("error", {})
+        message = str(error.get("message", body))
+    except (orjson.JSONDecodeError, AttributeError):
+        message = body
+    message = message[:500] or f"HTTP {status}"
+    if status == 400 and any(hint in message for hint in _CONTEXT_HINTS):
+        return ModelError(message, status=400, code="context_length_exceeded")
+    if status == 404:
+        return ModelError(message, status=503, code="policy_not_loaded")
+    if status == 400:
+        return ModelError(message, status=400, code="invalid_value")
+    return ModelError(f"the model server answered {status}: {message}", status=502 if status >= 500 else status)

@@ -1,0 +1,1 @@
+"""What an agent may do: bounded tools that treat what they read as data."""

@@ -1,0 +1,8 @@
+"""How a tool fails, so that the loop knows who can act on it."""
+
+
+class ToolError(Exception):
+    """The caller can mend this: the text goes back to the model (or person), in words to act on.
+
+    Any other exception from a tool is a defect or an outage and ends the episode as invalid, never as reward 0.
+    """

@@ -1,0 +1,72 @@
+"""Evaluate the contenders of a run on held-out tasks: the base model, its best prompt, and every adapter named."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from feedback.events import Message
+from trainer.checkpoint import base_digest
+from trainer.config import Contender, ContestConfig
+from trainer.dataset import demonstrations
+from trainer.evaluate import evaluate
+from trainer.policy import load_adapter, load_base
+from trainer.reports import Report
+from trainer.sampler import Sampler
+from trainer.tasks import Task, read
+from trainer.train import World, checkpoint_of
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def hold(config: ContestConfig, emit: Emit) -> dict[str, Report]:
+    """Evaluate all contenders, one after the other, in this process."""
+    world = World.open(config.trainer)
+    tasks = read(config.tasks)
+    reports = {}
+    for contender in config.contenders:
+        file = config.reports / f"{contender.name}.json"
+        if not file.exists():
+            _evaluate(world, contender, tasks, emit).save(file)
+        reports[contender.name] = Report.load(file)
+    return reports
+
+
+def _evaluate(world: World, contender: Contender, tasks: Sequence[Task], emit: Emit) -> Report:
+    config = world.config
+    model: Any = load_base(config.base_model, world.device)
+    policy = contender.policy or f"{world.agent.name}@base-{base_digest(config.base_model)}"
+    if contender.policy is not None:
+        model = load_adapter(model, checkpoint_of(config, contender.policy), trainable=False)
+    stage, total, ended = f"evaluate {contender.name}", len(tasks), 0
+
+    def done() -> None:
+        nonlocal ended
+        ended += 1
+        emit({"stage": stage, "step": ended, "steps": total})
+
+    return asyncio.run(
+        evaluate(
+            world.agent,
+            tasks,
+            contender=contender.name,
+            model=Sampler(model, world.tokenizer, policy=policy),
+            knowledge=world.knowledge,
+            scorer=world.scorer,
+            shots=worked_examples(world.tasks, contender.shots),
+            done=done,
+        )
+    )
+
+
+def worked_examples(tasks: Sequence[Task], number: int) -> list[Message]:
+    """The first `number` demonstrations as earlier turns of the conversation; at least one of them a refusal."""
+    known = demonstrations(tasks)
+    refusals = [task for task in known if "refusal" in task.reference][:1]
+    answers = [task for task in known if "sql" in task.reference]
+    chosen = [*answers[: max(number - len(refusals), 0)], *refusals][:number]
+    return [message for task in chosen for message in (*task.messages, _answer(task))]
+
+
+def _answer(task: Task) -> Message:
+    return Message(role="assistant", content=json.dumps(task.reference, ensure_ascii=False))

@@ -1,0 +1,175 @@
+"""GRPO on replayed tasks: TRL's trainer, fed by the agent loop, with a loss that computes each prompt once.
+
+The algorithm is TRL's, set as the literature recommends: `dr_grpo` (arXiv 2503.20783: no length or deviation
+normalisation), clip-higher (DAPO, arXiv 2503.14476), no KL term. What is ours is the roll-out (`agents.loop`, the code
+that production runs) and the way in which log-probabilities are computed: TRL runs the prompt once for every member of a
+group and, without Triton, its LM head over every prompt position too, which on a CPU costs four times as much.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer
+
+from agents.manifest import Agent
+from feedback.events import Message
+from tools.knowledge import Knowledge
+from trainer.config import Grpo
+from trainer.rewards import ReferenceError, Scorer
+from trainer.rollout import roll_out
+from trainer.sampler import Sampler
+from trainer.scoring import token_logits
+from trainer.supervised import Log, Progress
+from trainer.tasks import Task
+
+
+class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped here
+    """Overrides two private methods of TRL 1.16; `tests/trainer` holds them to the stock results."""
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """Leave out the rows whose advantage is zero: without a KL term they add nothing but time."""
+        advantages = inputs["advantages"]
+        kept = advantages.nonzero()[:, 0]
+        if len(kept) in (0, len(advantages)):
+            return super()._compute_loss(model, inputs)
+        rows = {
+            key: value[kept] if isinstance(value, torch.Tensor) and value.dim() and len(value) == len(advantages) else value
+            for key, value in inputs.items()
+        }
+        loss = super()._compute_loss(model, rows)
+        return loss * len(kept) / len(advantages)  # dr_grpo divides by the number of rows
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **_: object,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """Log-probabilities (rows, logits_to_keep) of the completions' tokens at the sampling temperature."""
+        if compute_aux_loss:
+            raise NotImplementedError("mixture-of-experts models need TRL's own loss")
+        prompts, prompt_mask = input_ids[:, :-logits_to_keep], attention_mask[:, :-logits_to_keep]
+        completions, mask = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:].bool()
+        model = self.accelerator.unwrap_model(model)
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+
+        with self.accelerator.autocast():
+            logits = token_logits(base, prompts, prompt_mask, completions, mask) / self.temperature
+        normaliser = logits.logsumexp(dim=-1)
+        chosen = logits.gather(1, completions[mask][:, None])[:, 0] - normaliser
+        empty = torch.zeros(completions.shape, dtype=chosen.dtype, device=chosen.device)
+        entropies = None
+        if compute_entropy:
+            with torch.no_grad():
+                entropy = normaliser - (torch.softmax(logits, dim=-1) * logits).sum(dim=-1)
+                entropies = empty.masked_scatter(mask, entropy)
+        return empty.masked_scatter(mask, chosen), entropies, None
+
+
+def train(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[Task],
+    config: Grpo,
+    *,
+    agent: Agent,
+    knowledge: Knowledge,
+    scorer: Scorer,
+    policy: str,
+    seed: int,
+    run_dir: Path,
+    use_cpu: bool,
+    log: Log,
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Train `model`'s adapter in place; go on from the last checkpoint in `run_dir` if there is one."""
+    sampler = Sampler(model, tokenizer, policy=policy)
+    rows = [
+        {"prompt": [message.model_dump() for message in task.messages], "reference": task.model_dump_json()}
+        for task in tasks
+    ]
+
+    def roll(prompts: list[list[dict[str, str]]], _: GRPOTrainer) -> dict[str, list[Any]]:
+        sampler.refresh()
+        asked = [
+            Task(id=str(index), messages=tuple(Message(**message) for message in prompt), reference={})
+            for index, prompt in enumerate(prompts)
+        ]
+        rollouts = asyncio.run(
+            roll_out(agent, asked, model=sampler, knowledge=knowledge, temperature=config.temperature)
+        )
+        eos = int(tokenizer.eos_token_id)
+        for rollout in rollouts:
+            if rollout.error:
+                note(f"invalid episode, not scored: {rollout.error}")
+        return {
+            "prompt_ids": [list(r.call.prompt_token_ids) if r.call else [eos] for r in rollouts],
+            "completion_ids": [list(r.call.completion_token_ids) if r.call else [eos] for r in rollouts],
+            "logprobs": [list(r.call.logprobs) if r.call else [0.0] for r in rollouts],
+            "text": [r.call.text if r.call else None for r in rollouts],
+        }
+
+    def execution_match(
+        completions: list[Any], reference: list[str], text: list[str | None], **_: object
+    ) -> list[float | None]:
+        """None, not 0, for an invalid episode: TRL leaves it out."""
+        return [_reward(scorer, answer, Task.model_validate_json(task)) for answer, task in zip(text, reference, strict=True)]
+
+    arguments = GRPOConfig(
+        output_dir=str(run_dir),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.prompts_per_step * config.generations,
+        num_generations=config.generations,
+        max_completion_length=agent.limits.max_tokens,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=2,
+        temperature=config.temperature,
+        loss_type="dr_grpo",
+        scale_rewards="none",
+        epsilon=config.epsilon_low,
+        epsilon_high=config.epsilon_high,
+        beta=0.0,
+        bf16=True,
+        use_cpu=use_cpu,
+        gradient_checkpointing=False,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=config.save_every,
+        save_total_limit=2,
+        report_to="none",
+        seed=seed,
+        data_seed=seed,
+        disable_tqdm=True,
+        weight_decay=0.0,
+    )
+    trainer = SharedPrefixGRPOTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        reward_funcs=execution_match,
+        rollout_func=roll,
+        callbacks=[Progress(log)],
+    )
+    trainer.train(resume_from_checkpoint=any(run_dir.glob("checkpoint-*")))
+
+
+def _reward(scorer: Scorer, answer: str | None, task: Task) -> float | None:
+    if answer is None:
+        return None
+    try:
+        return scorer.score(answer, task.reference).reward
+    except ReferenceError:
+        return None

@@ -1,0 +1,249 @@
+"""A `Model` in the trainer's own process: the agent loop samples from the weights that are being trained.
+
+Concurrent calls are answered as one batch. Each distinct prompt is computed once and its keys and values are shared by
+the group; finished rows leave the batch; adapters are merged into a copy of the base. On two CPU cores this gives
+about four times the tokens of a server holding the adapter apart. The grammar of the response schema is enforced
+by xgrammar, as in vLLM, so that training meets the answers that production allows.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+import xgrammar
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from agents.model import ModelRequest
+from feedback.events import ModelCall
+
+_GATHER_SECONDS = 0.005  # how long a batch waits for one more call
+_MIN_TEMPERATURE = 1e-4
+
+
+@dataclass
+class _Waiting:
+    request: ModelRequest
+    answer: "asyncio.Future[ModelCall]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Sampler:
+    """Samples from `model`. Call `refresh` after its adapter has changed.
+
+    Sampling draws from torch's global generator (seed the process); `Sampling.seed` of a request is not honoured,
+    nor are `top_p` and `stop`: a request that sets one is refused with ValueError.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        policy: str,
+        max_batch: int = 64,
+    ) -> None:
+        self.policy = policy
+        self._tokenizer = tokenizer
+        self._max_batch = max_batch
+        self._source = model
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._model = _merged_copy(base) if isinstance(model, PeftModel) else base
+        self._adapted = [
+            (self._model.get_submodule(name), module)
+            for name, module in base.named_modules()
+            if isinstance(module, LoraLayer)
+        ]
+        self._vocabulary = int(base.config.vocab_size)
+        info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=self._vocabulary)
+        compiler = xgrammar.GrammarCompiler(info)
+        # The served grammar admits no free white space either (`disable_any_whitespace`).
+        self._grammar = lru_cache(maxsize=16)(
+            lambda schema: compiler.compile_json_schema(schema, any_whitespace=False)
+        )
+        self._waiting: list[_Waiting] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Merge the adapter, as it is now, into the copy that is sampled from."""
+        for target, layer in self._adapted:
+            name = layer.active_adapters[0]
+            a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+            merged = torch.addmm(layer.base_layer.weight.float(), b.float(), a.float(), alpha=scale)
+            target.weight.copy_(merged)
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+        """See `agents.model.Model.stream`; the text comes in one piece."""
+        sampling = request.sampling
+        if sampling.seed is not None or sampling.top_p != 1 or sampling.stop:
+            raise ValueError("the in-process sampler honours temperature and max_tokens only")
+        waiting = _Waiting(request)
+        self._waiting.append(waiting)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._answer)
+        call = await waiting.answer
+        yield call.text
+        yield call
+
+    def _answer(self) -> None:
+        """Answer all that wait. It runs on the event loop's thread: the trainer has nothing else to do meanwhile."""
+        batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(0, self._answer)
+        try:
+            calls = self.generate([waiting.request for waiting in batch])
+        except (RuntimeError, ValueError) as error:  # torch's and xgrammar's own failures belong to the callers
+            for waiting in batch:
+                waiting.answer.set_exception(error)
+            return
+        for waiting, call in zip(batch, calls, strict=True):
+            if not waiting.answer.cancelled():
+                waiting.answer.set_result(call)
+
+    def encode(self, request: ModelRequest) -> list[int]:
+        """The prompt's token ids, by the model's own chat template."""
+        messages = [message.model_dump() for message in request.messages]
+        ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+        return list(ids["input_ids"])
+
+    @torch.no_grad()
+    def generate(self, requests: Sequence[ModelRequest]) -> list[ModelCall]:
+        """One completion for each request, sampled as one batch."""
+        started = time.perf_counter()
+        prompts = [self.encode(request) for request in requests]
+        rows = _Rows(requests, self._tokenizer, self._vocabulary, self._grammar)
+        logits, cache, mask = self._prefill(prompts)
+        active = torch.arange(len(requests), device=logits.device)  # original index of each row of the cache
+        while True:
+            tokens = rows.sample(logits, active.tolist())
+            keep = torch.tensor(rows.unfinished(active.tolist()), device=logits.device, dtype=torch.long)
+            if len(keep) == 0:
+                break
+            if len(keep) < len(active):
+                cache.batch_select_indices(keep)
+                active, tokens, mask = active[keep], tokens[keep], mask[keep]
+            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+            positions = mask.sum(dim=1, keepdim=True) - 1
+            output = self._model(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits = output.logits[:, -1]
+        latency = time.perf_counter() - started
+        return [rows.call(i, prompts[i], self.policy, latency) for i in range(len(requests))]
+
+    def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """Logits after each prompt, the cache and mask, one row a prompt; equal prompts are computed once."""
+        unique = list(dict.fromkeys(map(tuple, prompts)))
+        place = {prompt: index for index, prompt in enumerate(unique)}
+        ids, mask = left_padded([list(prompt) for prompt in unique], self._pad, self._model.device)
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        select = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=ids.device)
+        cache = output.past_key_values
+        cache.batch_select_indices(select)
+        return output.logits[:, -1][select], cache, mask[select]
+
+    @property
+    def _pad(self) -> int:
+        return int(self._tokenizer.pad_token_id)
+
+
+class _Rows:
+    """The completions under way: what was drawn, and what the grammar allows next."""
+
+    def __init__(
+        self, requests: Sequence[ModelRequest], tokenizer: PreTrainedTokenizerBase, vocabulary: int, grammar: Any
+    ) -> None:
+        self._requests = requests
+        self._tokenizer = tokenizer
+        self._eos = int(tokenizer.eos_token_id)
+        self._tokens: list[list[int]] = [[] for _ in requests]
+        self._logprobs: list[list[float]] = [[] for _ in requests]
+        self._matchers = [
+            xgrammar.GrammarMatcher(grammar(json.dumps(request.response_schema))) if request.response_schema else None
+            for request in requests
+        ]
+        self._bitmask = xgrammar.allocate_token_bitmask(len(requests), vocabulary)
+
+    def sample(self, logits: torch.Tensor, active: list[int]) -> torch.Tensor:
+        """Draw one token for each active row; `logits` (rows, vocabulary)."""
+        logits = logits.float()
+        bitmask = self._bitmask[: len(active)]
+        bitmask.fill_(-1)
+        for position, row in enumerate(active):
+            matcher = self._matchers[row]
+            if matcher is not None:
+                matcher.fill_next_token_bitmask(bitmask, position)
+        xgrammar.apply_token_bitmask_inplace(logits, bitmask.to(logits.device))
+        temperatures = [self._requests[row].sampling.temperature for row in active]
+        scale = torch.tensor(temperatures, device=logits.device).clamp(min=_MIN_TEMPERATURE)[:, None]
+        drawn = torch.multinomial(torch.softmax(logits / scale, dim=-1), 1)[:, 0]
+        greedy = torch.tensor([t == 0 for t in temperatures], device=logits.device)
+        tokens = torch.where(greedy, logits.argmax(dim=-1), drawn)
+        chosen = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
+        for row, token, logprob in zip(active, tokens.tolist(), chosen.tolist(), strict=True):
+            self._tokens[row].append(token)
+            self._logprobs[row].append(logprob)
+            matcher = self._matchers[row]
+            if matcher is not None and not matcher.is_terminated():
+                matcher.accept_token(token)
+        return tokens
+
+    def unfinished(self, active: list[int]) -> list[int]:
+        """Positions within `active` of the rows that go on."""
+        return [
+            position
+            for position, row in enumerate(active)
+            if self._tokens[row][-1] != self._eos
+            and len(self._tokens[row]) < self._requests[row].sampling.max_tokens
+        ]
+
+    def call(self, row: int, prompt: list[int], policy: str, latency: float) -> ModelCall:
+        tokens, request = self._tokens[row], self._requests[row]
+        return ModelCall(
+            policy=policy,
+            messages=request.messages,
+            response_schema=request.response_schema,
+            sampling=request.sampling,
+            text=self._tokenizer.decode(tokens, skip_special_tokens=True),
+            prompt_token_ids=tuple(prompt),
+            completion_token_ids=tuple(tokens),
+            logprobs=tuple(self._logprobs[row]),
+            finish_reason="stop" if tokens[-1] == self._eos else "length",
+            time_to_first_token=latency,
+            latency=latency,
+        )
+
+
+def left_padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (rows, longest), padded on the left."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+def _merged_copy(base: PreTrainedModel) -> PreTrainedModel:
+    """A frozen copy of the base without adapter layers, into which adapters are merged."""
+    copy = type(base)(base.config).to(device=base.device, dtype=torch.bfloat16).eval()
+    state = {name.replace(".base_layer", ""): p for name, p in base.state_dict().items() if "lora_" not in name}
+    copy.load_state_dict(state, strict=False)  # tied weights are stated once
+    copy.tie_weights()
+    return copy.requires_grad_(False)

@@ -1,0 +1,173 @@
+"""One training run: data set in, two published policies out (supervised only, and reinforced).
+
+Every stage leaves a marker, so that a run that was killed goes on where it stopped; the reinforced stage goes on from
+its own last checkpoint.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedTokenizerBase
+
+from agents.loop import prompt, retrieve
+from agents.manifest import Agent
+from feedback.events import ModelCall
+from feedback.samples import read_header
+from tools.knowledge import Knowledge, read
+from tools.sql import Database
+from trainer import grpo, supervised
+from trainer.checkpoint import Manifest, publish
+from trainer.config import TrainerConfig
+from trainer.dataset import demonstrations, from_samples
+from trainer.policy import load_adapter, load_base, load_tokenizer, new_adapter, prepare_process, resolve_device
+from trainer.rewards import Scorer
+from trainer.rollout import roll_out
+from trainer.sampler import Sampler
+from trainer.tasks import Task
+
+_PROBES = 8
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Trained(BaseModel):
+    """What a run made: the policies' names; their checkpoints lie in folders of their digests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    supervised: str
+    trained: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class World:
+    """What both stages need."""
+
+    config: TrainerConfig
+    agent: Agent
+    knowledge: Knowledge
+    scorer: Scorer
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    tasks: list[Task]
+    dataset: str
+
+    @classmethod
+    def open(cls, config: TrainerConfig) -> "World":
+        """Load all but the weights."""
+        prepare_process(seed=config.seed, threads=config.threads)
+        return cls(
+            config=config,
+            agent=Agent.load(config.agent),
+            knowledge=Knowledge(read(config.knowledge), url=config.knowledge_url),
+            scorer=Scorer([Database(path) for path in config.databases]),
+            tokenizer=load_tokenizer(config.base_model),
+            device=resolve_device(config.device),
+            tasks=from_samples(config.dataset),
+            dataset=read_header(config.dataset).dataset_id,
+        )
+
+    @property
+    def use_cpu(self) -> bool:
+        """Whether there is no GPU to train on."""
+        return self.device.type == "cpu"
+
+
+def train(config: TrainerConfig, emit: Emit) -> Trained:
+    """Run to the end, or go on from where an earlier run with the same `run_dir` stopped."""
+    world = World.open(config)
+    first = _stage(config.run_dir / "supervised", lambda folder: _supervise(world, folder, emit))
+    second = _stage(config.run_dir / "reinforced", lambda folder: _reinforce(world, folder, first, emit))
+    return Trained(supervised=first.policy, trained=second.policy, dataset=world.dataset)
+
+
+def _stage(folder: Path, work: Callable[[Path], Manifest]) -> Manifest:
+    """Do a stage, or take the result that is there."""
+    done = folder / "done.json"
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = work(folder)
+        done.with_suffix(".part").write_text(manifest.model_dump_json())
+        done.with_suffix(".part").replace(done)
+    return Manifest.model_validate_json(done.read_text())
+
+
+def _supervise(world: World, folder: Path, emit: Emit) -> Manifest:
+    config = world.config
+    model = new_adapter(load_base(config.base_model, world.device), config.lora)
+    supervised.tune(
+        model,
+        world.tokenizer,
+        [(_chat(world, task), json.dumps(task.reference, ensure_ascii=False)) for task in demonstrations(world.tasks)],
+        config.supervised,
+        seed=config.seed,
+        run_dir=folder,
+        use_cpu=world.use_cpu,
+        log=lambda numbers: emit({"stage": "supervised", **numbers}),
+    )
+    return _publish(world, model, "supervised", parent=None)
+
+
+def _reinforce(world: World, folder: Path, start: Manifest, emit: Emit) -> Manifest:
+    config = world.config
+    base = load_base(config.base_model, world.device)
+    model = load_adapter(base, checkpoint_of(config, start.policy), trainable=True)
+    grpo.train(
+        model,
+        world.tokenizer,
+        world.tasks,
+        config.grpo,
+        agent=world.agent,
+        knowledge=world.knowledge,
+        scorer=world.scorer,
+        policy=f"{world.agent.name}@training",
+        seed=config.seed,
+        run_dir=folder,
+        use_cpu=world.use_cpu,
+        log=lambda numbers: emit({"stage": "reinforced", **numbers}),
+        note=lambda text: emit({"stage": "reinforced", "note": text}),
+    )
+    return _publish(world, model, "reinforced", parent=start.policy)
+
+
+def _chat(world: World, task: Task) -> list[dict[str, str]]:
+    """The prompt that production would send for this task."""
+    _, context = retrieve(world.agent, task.messages, world.knowledge)
+    return [message.model_dump() for message in prompt(world.agent, task.messages, context)]
+
+
+def _publish(world: World, model: Any, stage: str, *, parent: str | None) -> Manifest:
+    config = world.config
+    return publish(
+        model,
+        config.checkpoints,
+        agent=world.agent.name,
+        base=config.base_model,
+        dataset=world.dataset,
+        stage=stage,
+        parent=parent,
+        run=config.model_dump(mode="json"),
+        probes=asyncio.run(_probes(world, model)),
+        pad=int(world.tokenizer.pad_token_id),
+    )
+
+
+async def _probes(world: World, model: Any) -> Sequence[ModelCall]:
+    """The policy's own greedy answers to a few tasks."""
+    sampler = Sampler(model, world.tokenizer, policy=world.agent.name)
+    rollouts = await roll_out(
+        world.agent, world.tasks[:_PROBES], model=sampler, knowledge=world.knowledge, temperature=0.0
+    )
+    return [rollout.call for rollout in rollouts if rollout.call is not None]
+
+
+def checkpoint_of(config: TrainerConfig, policy: str) -> Path:
+    """The folder of a published policy."""
+    return config.checkpoints / policy.partition("@")[2]
