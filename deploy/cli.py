@@ -1,0 +1,63 @@
+"""The `flywheel` command: parses, calls, prints. What it does is in modules that the commands import when they run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.commands import chat, keys, learn, machine, policies
+from deploy.errors import FlywheelError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="""Serve an agent, collect ratings of its answers, and turn them into a better policy.
+
+    A first round:
+
+      [bold]flywheel up[/]                                 start vLLM and the gateway; prints address and key
+      [bold]flywheel chat "How many claims are open?"[/]   ask the agent; prints the request id
+      [bold]flywheel rate REQUEST_ID --down --correct-sql "SELECT …"[/]
+      [bold]flywheel curate[/]                             make a data set from all ratings
+      [bold]flywheel train[/]                              learn from it: a new candidate policy
+      [bold]flywheel evaluate POLICY[/]                    is it better? on questions that it has not seen
+      [bold]flywheel promote POLICY[/]                     let it answer; [bold]flywheel rollback[/] undoes it
+
+    [bold]flywheel demo[/] does all of it by itself, with simulated employees. Settings: flywheel.toml.""",
+)
+machine.add_to(app)
+chat.add_to(app)
+learn.add_to(app)
+policies.add_to(app)
+keys.add_to(app)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Settings file; default: $FLYWHEEL_CONFIG, else flywheel.toml here or above.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Settings are read by each command when it runs."""
+    context.obj = config
+
+
+def main() -> None:
+    """The entry point: an expected failure is a line on standard error and exit code 1."""
+    try:
+        app(prog_name="flywheel")
+    except FlywheelError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"flywheel: {error}", style="red", markup=False, highlight=False
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,21 @@
+"""From the settings of one machine to the gateway's own configuration."""
+
+from deploy import models
+from deploy.settings import Settings
+from gateway.config import GatewayConfig
+
+
+def gateway_config(settings: Settings) -> GatewayConfig:
+    """What `python -m gateway` is told. Raises `deploy.models.ModelError` where there is no model."""
+    return GatewayConfig(
+        host=settings.gateway.host,
+        port=settings.gateway.port,
+        vllm_url=settings.vllm.base_url,
+        base_model=settings.vllm.served_name,
+        base_digest=models.digest(settings.vllm.model),
+        agents=settings.agents.folders,
+        knowledge=settings.knowledge.file,
+        qdrant_url=settings.knowledge.url,
+        store_url=settings.feedback.store_url,
+        outbox_path=settings.feedback.outbox,
+    )

@@ -1,0 +1,43 @@
+"""The base model: a folder of safetensors that vLLM serves and the trainer learns on, named by its weights' digest."""
+
+import hashlib
+from pathlib import Path
+
+from deploy.errors import FlywheelError
+
+
+class ModelError(FlywheelError):
+    """A model folder that cannot be served."""
+
+
+def check(folder: Path) -> None:
+    """Raise `ModelError` unless the folder holds a model with its tokenizer."""
+    missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
+    if not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise ModelError(
+            f"no model in {folder} ({', '.join(missing)} missing): run `flywheel setup`, or set [vllm] model"
+        )
+
+
+def digest(folder: Path) -> str:
+    """What identifies the weights: the first 12 hexadecimal digits of their SHA-256, noted in `DIGEST`."""
+    check(folder)
+    note = folder / "DIGEST"
+    if note.is_file():
+        return note.read_text().strip()
+    value = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                value.update(block)
+    return value.hexdigest()[:12]
+
+
+def write_digest(folder: Path) -> str:
+    """Compute the digest afresh and keep it in the folder."""
+    (folder / "DIGEST").unlink(missing_ok=True)
+    value = digest(folder)
+    (folder / "DIGEST").write_text(f"{value}\n")
+    return value

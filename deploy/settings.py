@@ -1,0 +1,231 @@
+"""What Flywheel is told: `flywheel.toml`, overridden by the environment (`FLYWHEEL_GATEWAY__PORT=9000`).
+
+Relative paths are relative to the settings file's folder, so that the command works from any directory. Everything
+has a default: an empty file is a working configuration.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from deploy.errors import FlywheelError
+from trainer.config import Options
+
+FILE = "flywheel.toml"
+SMALL_MODEL = Path("var/models/smollm2-135m")
+
+
+class SettingsError(FlywheelError):
+    """A setting that cannot be used. The message names the file or variable, the field and the fault."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GatewaySection(_Section):
+    """Where clients reach Flywheel."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8080, ge=1, le=65_535)
+
+
+class VllmSection(_Section):
+    """The model server. It is started on loopback only: its control endpoints have no authentication."""
+
+    manage: bool = Field(
+        default=True, description="Start and stop it with the gateway; false: it runs at `url` already."
+    )
+    url: str | None = Field(None, description="None: http://127.0.0.1:port.")
+    port: int = Field(8081, ge=1, le=65_535)
+    model: Path = Field(SMALL_MODEL, description="Folder of a Hugging Face model.")
+    served_name: str = Field("base", description="What vLLM calls the model itself, beside its adapters.")
+    device: Literal["cpu", "cuda"] = "cpu"
+    max_model_len: int = Field(2_048, ge=64, description="Tokens of prompt and answer together.")
+    max_num_seqs: int = Field(16, ge=1, description="Requests generated at once.")
+    max_loras: int = Field(4, ge=1, description="Adapters that one batch may mix.")
+    max_lora_rank: int = Field(16, ge=1)
+    kv_cache_gib: float = Field(
+        2.0, gt=0, description="GiB, on a CPU only; on a GPU vLLM takes what is free."
+    )
+    start_seconds: float = Field(
+        600.0, gt=0, description="Seconds until a server that is not ready has failed."
+    )
+    extra_args: tuple[str, ...] = Field((), description="Further flags of vLLM's server, e.g. for a GPU.")
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is reached."""
+        return (self.url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+
+class FeedbackSection(_Section):
+    """Where events are kept."""
+
+    store_url: str = Field("sqlite:///var/store.db", description="SQLAlchemy URL: SQLite or PostgreSQL.")
+    outbox: Path = Field(Path("var/outbox.db"), description="The gateway's durable queue; on a local disk.")
+
+
+class AgentsSection(_Section):
+    """Which agents are served."""
+
+    folders: tuple[Path, ...] = Field((Path("agents/sql_analyst"),), min_length=1)
+
+
+class KnowledgeSection(_Section):
+    """What the agents retrieve from."""
+
+    file: Path = Path("domains/insurance/knowledge.toml")
+    url: str | None = Field(None, description="A Qdrant server; None: embedded in the process.")
+
+
+class SqlSection(_Section):
+    """What SQL runs on."""
+
+    databases: tuple[Path, ...] = Field(
+        (Path("var/insurance.db"), Path("var/insurance_shadow.db")),
+        min_length=1,
+        description="The first is production; on the others, with other rows, SQL must match as well.",
+    )
+
+
+class EvaluationSection(_Section):
+    """What policies are compared on."""
+
+    tasks: Path = Field(
+        Path("var/tasks/held_out.jsonl"), description="Tasks that no training, retrieval or prompt has seen."
+    )
+
+
+class Settings(BaseSettings):
+    """All settings, with absolute paths. Made by `load`; `root` is the folder of the settings file."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="FLYWHEEL_", env_nested_delimiter="__"
+    )
+
+    root: Path = Field(Path(), description="Set by `load`.")
+    var: Path = Field(Path("var"), description="Everything that Flywheel writes.")
+    gateway: GatewaySection = GatewaySection()
+    vllm: VllmSection = VllmSection()
+    feedback: FeedbackSection = FeedbackSection()
+    agents: AgentsSection = AgentsSection()
+    knowledge: KnowledgeSection = KnowledgeSection()
+    sql: SqlSection = SqlSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    trainer: Options = Options()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # as pydantic-settings calls it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # as pydantic-settings calls it
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # as pydantic-settings calls it
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before the file, which `load` passes as arguments."""
+        return env_settings, init_settings
+
+    @property
+    def base_url(self) -> str:
+        """Where a client on this machine reaches the gateway."""
+        host = "127.0.0.1" if self.gateway.host in ("0.0.0.0", "::") else self.gateway.host  # noqa: S104  # not bound here
+        return f"http://{host}:{self.gateway.port}"
+
+    @property
+    def key_file(self) -> Path:
+        """The operator's own API key, made at the first start, mode 0600."""
+        return self.var / "key"
+
+    @property
+    def logs(self) -> Path:
+        """What the processes print."""
+        return self.var / "log"
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read the settings; `path` None: $FLYWHEEL_CONFIG, else `flywheel.toml` here or in a folder above.
+
+    Raises `SettingsError`.
+    """
+    file = _find(path)
+    try:
+        data = tomllib.loads(file.read_text("utf-8"))
+        _refuse_unknown_variables()
+        settings = Settings(**data)
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}") from error
+    except SourceError as error:
+        raise SettingsError(f"environment: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(_in_one_line(error, file)) from error
+    root = file.parent
+    feedback = settings.feedback.model_copy(
+        update={"store_url": _anchored_url(settings.feedback.store_url, root)}
+    )
+    settings = settings.model_copy(update={"feedback": feedback})
+    anchored = {name: _anchored(value, root) for name, value in settings}
+    return settings.model_copy(update={**anchored, "root": root})
+
+
+def _find(path: Path | None) -> Path:
+    if path is None and (named := os.environ.get("FLYWHEEL_CONFIG")):
+        path = Path(named)
+    if path is not None:
+        return path.resolve()
+    here = Path.cwd()
+    found = next((folder / FILE for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
+    if found is None:
+        raise SettingsError(
+            f"no {FILE} in {here} or above it: go to Flywheel's folder, or set FLYWHEEL_CONFIG"
+        )
+    return found
+
+
+def _refuse_unknown_variables() -> None:
+    """pydantic-settings passes over a misspelt section in silence."""
+    for name in os.environ:
+        section, nested, _ = name.removeprefix("FLYWHEEL_").partition("__")
+        if name.startswith("FLYWHEEL_") and nested and section.lower() not in Settings.model_fields:
+            known = ", ".join(sorted(Settings.model_fields))
+            raise SettingsError(
+                f"environment: {name}: there is no section {section.lower()}; there are {known}"
+            )
+
+
+def _in_one_line(error: ValidationError, file: Path) -> str:
+    first = error.errors()[0]
+    section, *rest = (str(part) for part in first["loc"])
+    field = f"[{section}] {'.'.join(rest)}" if rest else section
+    variable = "FLYWHEEL_" + "__".join((section, *rest[:1])).upper()
+    where = f"environment: {variable}" if variable in os.environ else f"{file}: {field}"
+    mend = (
+        "no such setting; remove it or mend its name" if first["type"] == "extra_forbidden" else first["msg"]
+    )
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return (
+        f"{where}: {mend}, not {first['input']!r}{more}" if "such" not in mend else f"{where}: {mend}{more}"
+    )
+
+
+def _anchored_url(url: str, root: Path) -> str:
+    scheme, separator, path = url.partition(":///")
+    return f"{scheme}:///{root / path}" if scheme == "sqlite" and separator and path else url
+
+
+def _anchored(value: Any, root: Path) -> Any:
+    if isinstance(value, Path):
+        return root / value
+    if isinstance(value, tuple):
+        return tuple(_anchored(item, root) for item in value)
+    if isinstance(value, _Section):
+        return value.model_copy(update={name: _anchored(item, root) for name, item in value})
+    return value

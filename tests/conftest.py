@@ -1,0 +1,34 @@
+"""What every test may use. Nothing heavy is imported here: most tests need neither torch nor vLLM."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own FLYWHEEL_… variables must not decide a test."""
+    for name in os.environ:
+        if name.startswith("FLYWHEEL_"):
+            monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the reason; under CI only a missing GPU is a reason."""
+    model = ROOT / "var" / "models" / "smollm2-135m" / "DIGEST"
+    no_model = not model.is_file() and not os.environ.get("CI")
+    no_gpu = not Path("/dev/nvidia0").exists()
+    for item in items:
+        if no_model and item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.skip(reason="the small model is not there: run `make setup`"))
+        if no_gpu and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="this machine has no CUDA GPU"))

@@ -1,0 +1,88 @@
+"""A machine for the front door: settings in a temporary folder, free ports, programs that only pretend."""
+
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.process import Program
+from deploy.settings import Settings, load
+
+FAKE_SERVER = Path(__file__).with_name("fake_server.py")
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def make_model(folder: Path) -> None:
+    """Enough of a model folder to be told from none."""
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer_config.json"):
+        (folder / name).write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+
+
+def settings_in(folder: Path, root: Path) -> Settings:
+    """Settings whose `var` and model are in `folder`, on free ports; agents and knowledge are the repository's."""
+    file = folder / "flywheel.toml"
+    file.write_text(
+        f"""
+        [gateway]
+        port = {free_port()}
+        [vllm]
+        port = {free_port()}
+        model = "model"
+        start_seconds = 20
+        [agents]
+        folders = [{json.dumps(str(root / "agents" / "sql_analyst"))}]
+        [knowledge]
+        file = {json.dumps(str(root / "domains" / "insurance" / "knowledge.toml"))}
+        """
+    )
+    return load(file)
+
+
+def fake_program(name: str, port: int, folder: Path, *words: str) -> Program:
+    return Program(
+        name=name,
+        command=(sys.executable, str(FAKE_SERVER), str(port), str(folder / f"{name}.child"), *words),
+        environment={},
+        ready_url=f"http://127.0.0.1:{port}/",
+        log=folder / f"{name}.log",
+        folder=folder,
+        ready_seconds=20,
+        mend="Do the right thing.",
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path, root: Path) -> Settings:
+    make_model(tmp_path / "model")
+    return settings_in(tmp_path, root)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(tmp_path: Path) -> Iterator[None]:
+    """A test that fails must not leave processes to the next one."""
+    yield
+    for process in of_folder(tmp_path):
+        process.kill()
+
+
+def of_folder(folder: Path) -> list[psutil.Process]:
+    """Every living process that was started for this folder, the fake servers' own children included."""
+    pids = {int(text) for file in folder.glob("*.child") if (text := file.read_text())}
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        named = any(str(folder) in word for word in process.info["cmdline"] or ())
+        if (named or process.pid in pids) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
