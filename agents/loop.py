@@ -7,7 +7,7 @@ generator, so that what is trained is what is served.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -56,26 +56,33 @@ async def run(
 ) -> AsyncIterator[Delta | Finished]:
     """Answer the last user message. Raises `EpisodeError`; yields `Delta`s, then one `Finished`.
 
-    `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`.
+    `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`. Closing
+    the iterator early closes the model's stream.
     """
     calls: list[Call] = []
+    deadline = asyncio.get_running_loop().time() + agent.limits.seconds
     try:
-        async with asyncio.timeout(agent.limits.seconds):
+        async with asyncio.timeout_at(deadline):
             retrieval, context = await asyncio.to_thread(retrieve, agent, messages, knowledge)
-            calls.append(retrieval)
-            request = ModelRequest(
-                messages=prompt(agent, messages, context),
-                response_schema=agent.response_schema,
-                sampling=sampling.model_copy(
-                    update={"max_tokens": min(sampling.max_tokens, agent.limits.max_tokens)}
-                ),
-            )
-            async for part in model.stream(request):
+        calls.append(retrieval)
+        request = ModelRequest(
+            messages=prompt(agent, messages, context),
+            response_schema=agent.response_schema,
+            sampling=sampling.model_copy(
+                update={"max_tokens": min(sampling.max_tokens, agent.limits.max_tokens)}
+            ),
+        )
+        parts = model.stream(request)
+        try:
+            while (part := await _next(parts, deadline)) is not None:
                 if isinstance(part, ModelCall):
                     calls.append(part)
                     yield Finished(part.text, part.finish_reason, tuple(calls))
                 else:
                     yield Delta(part)
+        finally:
+            if isinstance(parts, AsyncGenerator):
+                await parts.aclose()
     except ModelError as error:
         raise EpisodeError(str(error), status=error.status, code=error.code, calls=tuple(calls)) from error
     except ToolError as error:
@@ -83,6 +90,12 @@ async def run(
     except TimeoutError as error:
         message = f"no answer within {agent.limits.seconds:g} s (the agent's limit)"
         raise EpisodeError(message, status=504, code="timeout", calls=tuple(calls)) from error
+
+
+async def _next(parts: AsyncIterator[str | ModelCall], deadline: float) -> str | ModelCall | None:
+    # Never across a yield: the limit would then cancel the consumer, wherever it waits (PEP 789).
+    async with asyncio.timeout_at(deadline):
+        return await anext(parts, None)
 
 
 def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) -> tuple[ToolCall, Context]:
@@ -123,7 +136,9 @@ def prompt(agent: Agent, messages: Sequence[Message], context: Context) -> tuple
 
 @lru_cache(maxsize=64)
 def _template(source: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.from_string(source)
 
 
@@ -131,6 +146,6 @@ def parse_answer(text: str) -> dict[str, Any] | None:
     """The structured answer in a model's text: a JSON object, or None when the text is not one (e.g. cut short)."""
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from feedback.events import Scalar
 
@@ -94,5 +94,7 @@ class Agent(_Section):
             data["prompt"] = (folder / data["prompt"]).read_text("utf-8")
             data["response_schema"] = json.loads(data["response_schema"])
             return cls.model_validate(data)
-        except (OSError, KeyError, tomllib.TOMLDecodeError, json.JSONDecodeError, ValidationError) as error:
+        except KeyError as error:
+            raise ManifestError(f"{path}: {error.args[0]} is missing") from error
+        except (OSError, TypeError, ValueError) as error:  # TOML, JSON and pydantic: ValueError
             raise ManifestError(f"{path}: {error}") from error

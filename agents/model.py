@@ -1,4 +1,4 @@
-"""What the loop asks of a model, whoever serves it: vLLM over HTTP in the gateway, a process-local sampler in the trainer."""
+"""What the loop asks of a model: vLLM over HTTP in the gateway, a sampler in its own process in the trainer."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class ModelRequest:
 
 
 class ModelError(Exception):
-    """The model did not answer. `status` is the HTTP status that fits (400: the request's fault; 503: ours).
+    """The model did not answer. `status` is the HTTP status that fits (400: the request's fault; 503: ours)
 
     `code` is one of OpenAI's error codes (`context_length_exceeded`, `model_not_found`, `upstream_unavailable`, …).
     """
@@ -34,5 +34,5 @@ class Model(Protocol):
     policy: str
 
     def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
-        """Yield the text in pieces as it is generated, then one `ModelCall`, complete and exact. Raises `ModelError`."""
+        """Yield the text in pieces as it comes, then one `ModelCall`, complete and exact. Raises `ModelError`."""
         ...

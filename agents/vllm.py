@@ -3,7 +3,6 @@
 Token ids and logprobs are the server's own (`return_token_ids`, `logprobs`), collected while the text streams by.
 """
 
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +13,7 @@ import orjson
 from agents.model import ModelError, ModelRequest
 from feedback.events import ModelCall
 
+_LINE_BYTES = 16 * 2**20  # the first chunk holds the token ids of the whole prompt
 _CONTEXT_HINTS = ("maximum context length", "max_model_len", "longer than the maximum")
 
 
@@ -34,18 +34,16 @@ class VllmModel:
             async with self._session.post(self._url, data=orjson.dumps(self._body(request))) as response:
                 if response.status != 200:
                     raise _refusal(response.status, await response.text())
-                async for line in response.content:
+                while line := await response.content.readline(max_line_length=_LINE_BYTES):
                     if not line.startswith(b"data: "):
                         continue
                     if line.startswith(b"data: [DONE]"):
                         break
-                    text = collected.add(orjson.loads(line[6:]))
+                    text = collected.add(line[6:])
                     if text:
                         yield text
         except (aiohttp.ClientError, ConnectionError) as error:
             raise ModelError(f"the model server does not answer ({error}); try again shortly") from error
-        except json.JSONDecodeError as error:  # orjson's error is a subclass
-            raise ModelError("the model server sent a malformed chunk", status=502) from error
         if collected.finish_reason is None:
             raise ModelError("the model server ended the stream before the answer was complete", status=502)
         yield collected.call(request, self.policy, started)
@@ -84,17 +82,27 @@ class _Collected:
         self._first: float | None = None
         self.finish_reason: str | None = None
 
-    def add(self, chunk: dict[str, Any]) -> str:
+    def add(self, data: bytes) -> str:
         """Take one chunk in; return its text."""
+        try:
+            return self._add(orjson.loads(data))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ModelError("the model server sent a malformed chunk", status=502) from error
+
+    def _add(self, chunk: dict[str, Any]) -> str:
         if "error" in chunk:
-            raise ModelError(f"the model server failed: {chunk['error'].get('message', 'no reason given')}", status=502)
+            raise ModelError(
+                f"the model server failed: {chunk['error'].get('message', 'no reason given')}", status=502
+            )
         if chunk.get("model") != self._name:
             raise ModelError(f"asked {self._name}, answered by {chunk.get('model')}", status=502)
         self._prompt = chunk.get("prompt_token_ids") or self._prompt
         text = ""
         for choice in chunk["choices"]:
             self._tokens += choice.get("token_ids") or ()
-            self._logprobs += [entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or ()]
+            self._logprobs += [
+                entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or ()
+            ]
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             text += choice["delta"].get("content") or ""
         if self._tokens and self._first is None:
@@ -104,6 +112,9 @@ class _Collected:
 
     def call(self, request: ModelRequest, policy: str, started: float) -> ModelCall:
         now = time.perf_counter()
+        if len(self._logprobs) != len(self._tokens):
+            said = f"{len(self._tokens)} tokens and {len(self._logprobs)} logprobs"
+            raise ModelError(f"the model server sent {said}: its answer cannot be recorded", status=502)
         return ModelCall(
             policy=policy,
             messages=request.messages,
@@ -133,4 +144,6 @@ def _refusal(status: int, body: str) -> ModelError:
         return ModelError(message, status=503, code="policy_not_loaded")
     if status == 400:
         return ModelError(message, status=400, code="invalid_value")
-    return ModelError(f"the model server answered {status}: {message}", status=502 if status >= 500 else status)
+    return ModelError(
+        f"the model server answered {status}: {message}", status=502 if status >= 500 else status
+    )

@@ -19,13 +19,13 @@ app = typer.Typer(
 
     A first round:
 
-      [bold]flywheel up[/]                                 start vLLM and the gateway; prints address and key
-      [bold]flywheel chat "How many claims are open?"[/]   ask the agent; prints the request id
-      [bold]flywheel rate REQUEST_ID --down --correct-sql "SELECT …"[/]
-      [bold]flywheel curate[/]                             make a data set from all ratings
-      [bold]flywheel train[/]                              learn from it: a new candidate policy
-      [bold]flywheel evaluate POLICY[/]                    is it better? on questions that it has not seen
-      [bold]flywheel promote POLICY[/]                     let it answer; [bold]flywheel rollback[/] undoes it
+      [bold]flywheel up[/]                     start; prints the address and a key
+      [bold]flywheel chat "How many …?"[/]     ask the agent; prints the request id
+      [bold]flywheel rate ID --up[/]           right; or --down, with --correct-sql "…"
+      [bold]flywheel curate[/]                 make a data set from all ratings
+      [bold]flywheel train[/]                  learn from it: a candidate policy
+      [bold]flywheel evaluate POLICY[/]        is it better, on unseen questions?
+      [bold]flywheel promote POLICY[/]         let it answer; flywheel rollback undoes it
 
     [bold]flywheel demo[/] does all of it by itself, with simulated employees. Settings: flywheel.toml.""",
 )

@@ -16,7 +16,14 @@ from typing import Any
 
 from openai import AsyncOpenAI
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from deploy import curate, employees, insurer, jobs, keys, load, report, setup, training
@@ -73,7 +80,9 @@ class State:
         try:
             known = json.loads(path.read_text())
             if known["seed"] == seed and "report" not in known["stages"] and known["stages"]:
-                console.print(f"Resuming the demo with seed {seed} after stage “{list(known['stages'])[-1]}”.")
+                console.print(
+                    f"Resuming the demo with seed {seed} after stage “{list(known['stages'])[-1]}”."
+                )
                 return cls(path, seed, known["stages"])
         except (OSError, ValueError, KeyError):
             pass
@@ -109,7 +118,7 @@ class Demo:
         self._scorer = Scorer([Database(path) for path in settings.sql.databases])
         self._held_out = insurer.tasks("test")
         unseen = [q for q in questions("test") if q.novelty == "template" and q.level == "simple"]
-        self._question = random.Random(seed).choice(unseen)  # noqa: S311  # a demonstration
+        self._question = random.Random(seed).choice(unseen)  # a demonstration
 
     async def run(self) -> None:
         """All stages, and the report."""
@@ -118,18 +127,28 @@ class Demo:
             if "start" not in self._state.stages:
                 self._state.record("start", {}, time.perf_counter() - started)
             await self._stage("before", "One question, before anything is learnt", lambda: self._ask(system))
-            await self._stage("collect", "Employees ask, rate and correct (a script plays them)", lambda: self._collect(system))
+            await self._stage(
+                "collect",
+                "Employees ask, rate and correct (a script plays them)",
+                lambda: self._collect(system),
+            )
             await self._stage("curate", "Ratings become a data set", self._curate)
             await self._stage("train", "Training: supervised start, then reinforcement", self._train)
             await self._stage("evaluate", "Contest on held-out questions", self._evaluate)
             await self._stage("gate", "The gate", lambda: self._gate(system))
             if self._state["gate"]["passed"]:
-                await self._stage("swap", "Promotion under load, roll-back, promotion again", lambda: self._swap(system))
-                await self._stage("served", "Held-out questions through the gateway", lambda: self._served(system))
+                await self._stage(
+                    "swap", "Promotion under load, roll-back, promotion again", lambda: self._swap(system)
+                )
+                await self._stage(
+                    "served", "Held-out questions through the gateway", lambda: self._served(system)
+                )
                 await self._stage("after", "The same question, after", lambda: self._ask(system))
         await self._stage("report", "Report", self._report)
         if not self._state["gate"]["passed"]:
-            raise FlywheelError("the trained policy did not pass the gate, so nothing was promoted; the report says why")
+            raise FlywheelError(
+                "the trained policy did not pass the gate, so nothing was promoted; the report says why"
+            )
 
     async def _stage(self, name: str, title: str, work: Callable[[], Awaitable[Result]]) -> None:
         if name in self._state.stages:
@@ -144,14 +163,20 @@ class Demo:
         """Ask the demo's one question and say what is wrong with the answer."""
         async with AsyncOpenAI(base_url=f"{system.base_url}/v1", api_key=system.key) as client:
             completion = await client.chat.completions.create(
-                model=AGENT, messages=[{"role": "user", "content": self._question.text}], metadata={"purpose": "load"}
+                model=AGENT,
+                messages=[{"role": "user", "content": self._question.text}],
+                metadata={"purpose": "load"},
             )
         text = completion.choices[0].message.content or ""
         outcome = self._scorer.score(text, insurer.gold(self._question)).outcome
         say = self._console.print
         say(f"  question: {self._question.text}", markup=False, highlight=False)
         say(f"  answer by {completion.system_fingerprint}: {text}", markup=False, highlight=False)
-        say(f"  verdict: {_VERDICTS[outcome]}", style="green" if outcome == "correct" else "red", highlight=False)
+        say(
+            f"  verdict: {_VERDICTS[outcome]}",
+            style="green" if outcome == "correct" else "red",
+            highlight=False,
+        )
         if outcome != "correct":
             say(f"  right would be: {self._question.sql}", markup=False, highlight=False)
         return {
@@ -184,7 +209,9 @@ class Demo:
                 if status["outbox"]["depth"] == 0:
                     return
                 await asyncio.sleep(0.1)
-        raise FlywheelError(f"the outbox still holds events 30 s after {ratings} ratings; see var/demo/log/gateway.log")
+        raise FlywheelError(
+            f"the outbox still holds events 30 s after {ratings} ratings; see var/demo/log/gateway.log"
+        )
 
     async def _curate(self) -> Result:
         dataset = await asyncio.to_thread(curate.make, self._settings, AGENT)
@@ -226,7 +253,9 @@ class Demo:
             await training.register(client, self._settings, policy)
             await training.tell_verdict(client, policy, verdict, reports)
         for reason in verdict.reasons:
-            self._console.print(f"  {reason}", highlight=False, style=None if reason.startswith("pass") else "red")
+            self._console.print(
+                f"  {reason}", highlight=False, style=None if reason.startswith("pass") else "red"
+            )
         return verdict.model_dump()
 
     # ---- promotion
@@ -247,7 +276,9 @@ class Demo:
                 marks["promoted"] = streams.now()
                 await streams.settle(_AROUND_A_SWAP)
                 began = time.perf_counter()
-                back = await client.post(f"/v1/agents/{AGENT}/rollback", {"reason": "the demo shows a roll-back"})
+                back = await client.post(
+                    f"/v1/agents/{AGENT}/rollback", {"reason": "the demo shows a roll-back"}
+                )
                 rollback_seconds = time.perf_counter() - began
                 marks["rolled back"] = streams.now()
                 await streams.settle(_AROUND_A_SWAP)
@@ -268,7 +299,7 @@ class Demo:
             "rollback_seconds": rollback_seconds,
             "rollback_flip_seconds": back["flip_seconds"],
         }
-        self._show_counts("hot swap", {name: value for name, value in result.items()})
+        self._show_counts("hot swap", dict(result))
         return result | {"marks": marks, "answered": [one.model_dump() for one in answered]}
 
     async def _served(self, system: System) -> Result:
@@ -277,7 +308,9 @@ class Demo:
         policies: set[str] = set()
         started = time.perf_counter()
         with self._bar("held-out questions answered", len(self._held_out)) as done:
-            async with AsyncOpenAI(base_url=f"{system.base_url}/v1", api_key=system.key, max_retries=0) as client:
+            async with AsyncOpenAI(
+                base_url=f"{system.base_url}/v1", api_key=system.key, max_retries=0
+            ) as client:
 
                 async def one(index: int) -> TaskResult:
                     task = self._held_out[index]
@@ -317,11 +350,18 @@ class Demo:
         metrics = Path(self._config().run_dir / "progress.jsonl")
         folder = self._settings.root / "reports"
         summary = report.write(
-            folder, seed=self._seed, stages=finished, seconds=self._state.seconds(), reports=self._reports(), metrics=metrics
+            folder,
+            seed=self._seed,
+            stages=finished,
+            seconds=self._state.seconds(),
+            reports=self._reports(),
+            metrics=metrics,
         )
         self._console.print(training.accuracy_table(self._reports()))
         self._console.print(f"  {summary['conclusion']}", highlight=False, style="bold")
-        self._console.print(f"  Report: {folder / 'demo.html'}  figures: {folder / 'demo.json'}", highlight=False)
+        self._console.print(
+            f"  Report: {folder / 'demo.html'}  figures: {folder / 'demo.json'}", highlight=False
+        )
         return {"html": str(folder / "demo.html")}
 
     def _bar(self, title: str, total: int) -> "_Bar":

@@ -1,7 +1,7 @@
-"""The demo's employees: a script that knows the gold answers, asks, rates and corrects through the public API only.
+"""The demo's employees: a script that knows the gold, and asks, rates and corrects through the public API only.
 
-What it imitates: people rate an answer by looking at what it returns. Few can write SQL; more know what the right result
-is; some only shake their heads. One rating in ten is wrong. Some questions are asked by two people.
+What it imitates: people rate an answer by looking at what it returns. Few can write SQL; more know what the right
+result is; some only shake their heads. One rating in ten is wrong. Some questions are asked by two people.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Visit:
 
 def plan(questions: Sequence[Question], seed: int) -> list[Visit]:
     """Who asks what, and who errs how."""
-    generator = random.Random(seed)  # noqa: S311  # a simulation
+    generator = random.Random(seed)  # a simulation
     shuffled = generator.sample(list(questions), len(questions))
     visits = []
     for question in shuffled:
@@ -75,7 +75,13 @@ def _correction(means: float, reference: dict[str, str], production: Database) -
 
 
 async def work(
-    base_url: str, keys: dict[str, str], visits: Sequence[Visit], *, agent: str, production: Database, done: Callable[[], None]
+    base_url: str,
+    keys: dict[str, str],
+    visits: Sequence[Visit],
+    *,
+    agent: str,
+    production: Database,
+    done: Callable[[], None],
 ) -> Counter[str]:
     """Make all visits, some at a time; count what was done. Errors of the API end it: the demo must not hide them."""
     clients = {name: AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) for name, key in keys.items()}

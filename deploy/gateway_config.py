@@ -1,6 +1,7 @@
 """From the settings of one machine to the gateway's own configuration."""
 
 from deploy import models
+from deploy.process import GRACE_SECONDS
 from deploy.settings import Settings
 from gateway.config import GatewayConfig
 
@@ -18,4 +19,5 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         qdrant_url=settings.knowledge.url,
         store_url=settings.feedback.store_url,
         outbox_path=settings.feedback.outbox,
+        drain_seconds=GRACE_SECONDS - 2,  # else the guard would end it in the middle of an answer
     )

@@ -5,11 +5,19 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from deploy import process
 from deploy.errors import FlywheelError
@@ -28,15 +36,13 @@ async def run(
     settings: Settings, job: str, config: BaseModel, folder: Path, show: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Run `python -m trainer JOB`; return its result. `show` sees each progress record. Raises `TrainerError`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    told, progress, result = folder / f"{job}.config.json", folder / "progress.jsonl", folder / f"{job}.result.json"
-    told.write_text(config.model_dump_json(indent=1))
-    result.unlink(missing_ok=True)
-    progress.touch()
+    told, progress, result = _files(folder, job, config)
     program = Program(
         name="trainer",
-        command=(sys.executable, "-W", "ignore", "-m", "trainer", job, str(told))
-        + ("--progress", str(progress), "--result", str(result)),
+        command=(
+            *(sys.executable, "-W", "ignore", "-m", "trainer", job, str(told)),
+            *("--progress", str(progress), "--result", str(result)),
+        ),
         environment={},
         ready_url="",
         log=settings.logs / "trainer.log",
@@ -51,6 +57,22 @@ async def run(
             while not ended.done():
                 await asyncio.wait({ended}, timeout=_POLL_SECONDS)
                 _forward(records, show)
+    return _answer(result, trainer)
+
+
+def _files(folder: Path, job: str, config: BaseModel) -> tuple[Path, Path, Path]:
+    """What the trainer is told, where it says how far it is, and where it leaves its result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told, progress, result = (
+        folder / name for name in (f"{job}.config.json", "progress.jsonl", f"{job}.result.json")
+    )
+    told.write_text(config.model_dump_json(indent=1))
+    result.unlink(missing_ok=True)
+    progress.touch()
+    return told, progress, result
+
+
+def _answer(result: Path, trainer: process.Process) -> dict[str, Any]:
     if not result.exists():
         raise TrainerError(str(trainer.death()))
     answer: dict[str, Any] = json.loads(result.read_text())
@@ -82,7 +104,7 @@ class Bars:
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> "Bars":
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -98,5 +120,7 @@ class Bars:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=record["steps"], figures="")
         figures = "  ".join(f"{label} {record[key]:.3f}" for key, label in _SHOWN.items() if key in record)
-        update: dict[str, Any] = {"completed": record["step"], "total": record["steps"]}
-        self._progress.update(self._tasks[stage], **update, **({"figures": figures} if figures else {}))
+        task = self._tasks[stage]
+        self._progress.update(task, completed=record["step"], total=record["steps"])
+        if figures:
+            self._progress.update(task, figures=figures)

@@ -28,6 +28,7 @@ class Load:
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.answered: list[Answered] = []
+        self._ended = asyncio.Event()
 
     def now(self) -> float:
         """Seconds since the load began."""
@@ -37,7 +38,13 @@ class Load:
         """Wait until that many more requests have ended."""
         target = len(self.answered) + requests
         while len(self.answered) < target:
-            await asyncio.sleep(0.05)
+            self._ended.clear()
+            await self._ended.wait()
+
+    def add(self, one: Answered) -> None:
+        """A request has ended."""
+        self.answered.append(one)
+        self._ended.set()
 
 
 @asynccontextmanager
@@ -51,7 +58,7 @@ async def running(
 
         async def worker() -> None:
             while not stop.is_set():
-                load.answered.append(await _ask(client, agent, next(asked), load))
+                load.add(await _ask(client, agent, next(asked), load))
 
         workers = [asyncio.create_task(worker()) for _ in range(concurrency)]
         try:
@@ -81,4 +88,6 @@ async def _ask(client: AsyncOpenAI, agent: str, question: str, load: Load) -> An
             error = "truncated: the stream ended without a finish reason"
     except OpenAIError as failure:
         error = str(failure)
-    return Answered(started=started, first_token=first, ended=load.now(), policies=tuple(policies), error=error)
+    return Answered(
+        started=started, first_token=first, ended=load.now(), policies=tuple(policies), error=error
+    )

@@ -15,7 +15,7 @@ import psutil
 from deploy.errors import FlywheelError
 
 _GUARD = Path(__file__).with_name("guard.py")
-_GRACE_SECONDS = 10.0
+GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.25
 
 
@@ -85,7 +85,7 @@ async def running(program: Program) -> AsyncIterator[Process]:
     program.log.parent.mkdir(parents=True, exist_ok=True)
     if program.log.exists():
         program.log.replace(program.log.with_suffix(".previous.log"))
-    guard = (sys.executable, "-IS", str(_GUARD), str(os.getpid()), str(_GRACE_SECONDS))
+    guard = (sys.executable, "-IS", str(_GUARD), str(os.getpid()), str(GRACE_SECONDS))
     with program.log.open("wb") as log:
         child = await asyncio.create_subprocess_exec(
             *guard,

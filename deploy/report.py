@@ -105,7 +105,10 @@ def _reward_plot(metrics: Path) -> str:
     axes.plot(list(steps), list(steps.values()), color=_QUIET, linewidth=1, label="step")
     window = 6
     values = list(steps.values())
-    smooth = [sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))]
+    smooth = [
+        sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1])
+        for i in range(len(values))
+    ]
     axes.plot(list(steps), smooth, color=_ACCENT, linewidth=2, label=f"mean of {window} steps")
     axes.set_xlabel("step")
     axes.legend(frameon=False)
@@ -119,7 +122,9 @@ def _accuracy_plot(reports: Mapping[str, Report]) -> str:
     heights = [100 * f.accuracy for f in figures]
     errors = [[100 * (f.accuracy - f.low) for f in figures], [100 * (f.high - f.accuracy) for f in figures]]
     colours = [_ACCENT if name in ("trained", "served_after_swap") else _QUIET for name in names]
-    bars = axes.bar([name.replace("_", "\n") for name in names], heights, yerr=errors, color=colours, capsize=4)
+    bars = axes.bar(
+        [name.replace("_", "\n") for name in names], heights, yerr=errors, color=colours, capsize=4
+    )
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.set_ylabel("%")
     axes.set_ylim(0, 100)
@@ -131,12 +136,26 @@ def _swap_plot(swap: Mapping[str, Any]) -> str:
     policies = dict.fromkeys(policy for one in swap["answered"] for policy in one["policies"])
     for policy, colour in zip(policies, (_QUIET, _ACCENT, _INK), strict=False):
         ours = [one for one in swap["answered"] if one["policies"] == [policy] and one["error"] is None]
-        axes.scatter([o["ended"] for o in ours], [o["ended"] - o["started"] for o in ours], s=14, color=colour, label=policy)
+        axes.scatter(
+            [o["ended"] for o in ours],
+            [o["ended"] - o["started"] for o in ours],
+            s=14,
+            color=colour,
+            label=policy,
+        )
     failed = [one for one in swap["answered"] if one["error"] is not None]
-    axes.scatter([o["ended"] for o in failed], [o["ended"] - o["started"] for o in failed], color=_BAD, marker="x", label=f"failed: {len(failed)}")
+    axes.scatter(
+        [o["ended"] for o in failed],
+        [o["ended"] - o["started"] for o in failed],
+        color=_BAD,
+        marker="x",
+        label=f"failed: {len(failed)}",
+    )
     for label, at in swap["marks"].items():
         axes.axvline(at, color=_INK, linewidth=0.8, linestyle="--")
-        axes.annotate(label, (at, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=8)
+        axes.annotate(
+            label, (at, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=8
+        )
     axes.set_xlabel("seconds since the load began")
     axes.set_ylabel("seconds")
     axes.set_ylim(bottom=0)
@@ -161,4 +180,6 @@ def _svg(figure: Figure) -> str:
 
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template("demo.html")
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
+        "demo.html"
+    )

@@ -50,6 +50,11 @@ class VllmSection(_Section):
     max_num_seqs: int = Field(16, ge=1, description="Requests generated at once.")
     max_loras: int = Field(4, ge=1, description="Adapters that one batch may mix.")
     max_lora_rank: int = Field(16, ge=1)
+    lora_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Layers that an adapter may change, by the end of their names. Never lm_head: see supervisor.",
+    )
     kv_cache_gib: float = Field(
         2.0, gt=0, description="GiB, on a CPU only; on a GPU vLLM takes what is free."
     )
@@ -67,7 +72,7 @@ class VllmSection(_Section):
 class FeedbackSection(_Section):
     """Where events are kept."""
 
-    store_url: str = Field("sqlite:///var/store.db", description="SQLAlchemy URL: SQLite or PostgreSQL.")
+    store_url: str = Field("sqlite:///var/store.db", description="SQLAlchemy URL of a SQLite file.")
     outbox: Path = Field(Path("var/outbox.db"), description="The gateway's durable queue; on a local disk.")
 
 

@@ -119,6 +119,8 @@ def vllm_program(settings: Settings) -> Program:
     """vLLM's OpenAI server, on loopback, with adapters that can be loaded while it runs.
 
     Whitespace is fixed in structured answers: a grammar that admits any lets a weak model fill its budget with blanks.
+    Adapters are kept off lm_head: vLLM 0.32 wraps it otherwise, needed or not, and then its engine dies of a request
+    for prompt logprobs (the gateway's probes) beside other requests.
     """
     vllm = settings.vllm
     structured = {"backend": "xgrammar", "disable_any_whitespace": True}
@@ -137,6 +139,7 @@ def vllm_program(settings: Settings) -> Program:
     }
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enable-lora"]
     command += [str(word) for flag in flags.items() for word in flag]
+    command += ["--lora-target-modules", *vllm.lora_modules]
     environment = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "HF_HUB_OFFLINE": "1",

@@ -59,7 +59,9 @@ def train(settings: Settings, *, agent: str, dataset: Path | None, seed: int) ->
     async def run() -> str:
         with jobs.Bars(console) as bars:
             result = await jobs.run(settings, "train", config, config.run_dir, bars.show)
-        console.print(f"trained {result['trained']} (supervised only: {result['supervised']})", highlight=False)
+        console.print(
+            f"trained {result['trained']} (supervised only: {result['supervised']})", highlight=False
+        )
         async with client.opened() as gateway:
             await register(gateway, settings, result["trained"])
         return str(result["trained"])
@@ -119,7 +121,9 @@ def checkpoint_manifest(settings: Settings, policy: str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except OSError as error:
-        raise FlywheelError(f"{policy} has no checkpoint at {path.parent}: see `flywheel policies`") from error
+        raise FlywheelError(
+            f"{policy} has no checkpoint at {path.parent}: see `flywheel policies`"
+        ) from error
     return manifest
 
 
@@ -151,7 +155,9 @@ async def register(client: AsyncClient, settings: Settings, policy: str) -> None
     await client.post("/v1/policies", {"policy": policy, "path": path, "evidence": evidence})
 
 
-async def tell_verdict(client: AsyncClient, policy: str, verdict: Verdict, reports: dict[str, Report]) -> None:
+async def tell_verdict(
+    client: AsyncClient, policy: str, verdict: Verdict, reports: dict[str, Report]
+) -> None:
     """Put the verdict and its figures into the policy's history."""
     evidence = {
         "accuracy": {name: report.accuracy.model_dump() for name, report in reports.items()},
@@ -168,6 +174,6 @@ def accuracy_table(reports: dict[str, Report]) -> Table:
     for name, report in reports.items():
         total, by = report.accuracy, report.by("level")
         cells = [f"{100 * by[level].accuracy:.0f} %" for level in levels]
-        interval = f"{100 * total.low:.1f} – {100 * total.high:.1f}"
+        interval = f"{100 * total.low:.1f} to {100 * total.high:.1f}"
         table.add_row(name, f"{100 * total.accuracy:.1f} %", interval, *cells, f"{report.mean_tokens:.0f}")
     return table

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from domains.insurance.database import build
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -12,6 +14,16 @@ ROOT = Path(__file__).parents[1]
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def insurance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Production and shadow: the insurer's two databases, as set-up builds them. Only ever read."""
+    folder = tmp_path_factory.mktemp("insurance")
+    paths = folder / "insurance.db", folder / "insurance_shadow.db"
+    for path, seed in zip(paths, (7, 11), strict=True):
+        build(path, seed)
+    return paths
 
 
 @pytest.fixture(autouse=True)

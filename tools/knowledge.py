@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 import snowballstemmer
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException
 
 from tools.errors import ToolError
 
@@ -48,7 +49,7 @@ class Item:
     @property
     def indexed(self) -> str:
         """The words under which the item is found."""
-        return " ".join((self.text, self.question, self.keywords))
+        return f"{self.text} {self.question} {self.keywords}"
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,23 @@ def read(path: Path) -> list[Item]:
         return [
             Item(
                 kind=kind,
-                text=entry.get("text", ""),
-                question=entry.get("question", ""),
+                text=_text(entry, "text"),
+                question=_text(entry, "question"),
                 answer=_answer(entry),
-                keywords=entry.get("keywords", ""),
+                keywords=_text(entry, "keywords"),
             )
             for kind in get_args(Kind)
             for entry in data[kind]
         ]
-    except (OSError, KeyError, AttributeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise KnowledgeError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _text(entry: dict[str, Any], name: str) -> str:
+    value = entry.get(name, "")
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {value!r}")
+    return value
 
 
 def _answer(entry: dict[str, str]) -> str:
@@ -90,7 +98,8 @@ class Knowledge:
 
     def __init__(self, items: list[Item], *, url: str | None = None, collection: str = "knowledge") -> None:
         """Index `items` in the process (`url` None) or on the Qdrant server at `url`, under a name that holds their
-        digest, so that two versions never mix."""
+        digest, so that two versions never mix.
+        """
         content = repr([asdict(item) for item in items]).encode()
         self.digest = hashlib.sha256(content).hexdigest()[:12]
         self._name = f"{collection}-{self.digest}"
@@ -134,9 +143,13 @@ class Knowledge:
         condition = models.FieldCondition(key="kind", match=models.MatchValue(value=kind))
         try:
             answer = self._client.query_points(
-                self._name, query=vector, using="bm25", query_filter=models.Filter(must=[condition]), limit=limit
+                self._name,
+                query=vector,
+                using="bm25",
+                query_filter=models.Filter(must=[condition]),
+                limit=limit,
             )
-        except OSError as error:
+        except (OSError, ApiException) as error:
             raise ToolError(f"the knowledge base does not answer: {error}") from error
         return tuple(Item(**_payload(point.payload)) for point in answer.points)
 
@@ -148,5 +161,8 @@ def _payload(payload: dict[str, Any] | None) -> dict[str, Any]:
 
 def _sparse(weights: Mapping[str, float]) -> models.SparseVector:
     """Words as 32-bit indices: a collision only blurs a score, and no vocabulary has to be kept."""
-    indices = {int.from_bytes(hashlib.blake2s(word.encode(), digest_size=4).digest()): w for word, w in weights.items()}
+    indices = {
+        int.from_bytes(hashlib.blake2s(word.encode(), digest_size=4).digest()): w
+        for word, w in weights.items()
+    }
     return models.SparseVector(indices=list(indices), values=list(indices.values()))

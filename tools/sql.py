@@ -20,7 +20,17 @@ from sqlglot import expressions as exp
 from tools.errors import ToolError
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-_FORBIDDEN_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "randomblob", "zeroblob"}
+_FORBIDDEN_FUNCTIONS = {
+    "load_extension",
+    "readfile",
+    "writefile",
+    "edit",
+    "fts3_tokenizer",
+    "randomblob",
+    "zeroblob",
+    "printf",  # "%.*c" takes its width as an argument and fills it without looking at the clock
+    "format",
+}
 _PROGRESS_INSTRUCTIONS = 2_000  # how often SQLite asks whether the time is up
 _CELL_BYTES = 100_000
 
@@ -59,7 +69,7 @@ class Database:
             try:
                 cursor = connection.execute(statement)
                 rows = cursor.fetchmany(self.max_rows + 1)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeEncodeError) as error:  # half a surrogate pair comes out of JSON
                 reason = str(error)
                 if reason == "interrupted":
                     reason = f"the query ran longer than {self.seconds:g} s"
@@ -72,12 +82,12 @@ def parse_select(sql: str) -> str:
     """The statement to run, regenerated from the parsed tree. Raises `ToolError` unless it is exactly one SELECT."""
     try:
         statements = [tree for tree in sqlglot.parse(sql, dialect="sqlite") if tree is not None]
+        if len(statements) != 1 or not isinstance(statements[0], exp.Query):
+            raise ToolError("only one SELECT statement is allowed")
+        return statements[0].sql(dialect="sqlite")
     except (sqlglot.errors.SqlglotError, RecursionError) as error:
         detail = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
         raise ToolError(f"not valid SQL: {detail[0] if detail else 'it nests too deeply'}") from error
-    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
-        raise ToolError("only one SELECT statement is allowed")
-    return statements[0].sql(dialect="sqlite")
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
@@ -94,7 +104,7 @@ def is_ordered(sql: str) -> bool:
 
 
 @lru_cache(maxsize=1_024)
-def _tree(sql: str) -> exp.Expression:
+def _tree(sql: str) -> exp.Expr:
     return sqlglot.parse_one(sql, dialect="sqlite")
 
 
@@ -104,7 +114,9 @@ def canonical(rows: Iterable[Sequence[object]], *, ordered: bool = False) -> str
     return "\x1e".join(lines if ordered else sorted(lines))
 
 
-def same_rows(left: Iterable[Sequence[object]], right: Iterable[Sequence[object]], *, ordered: bool = False) -> bool:
+def same_rows(
+    left: Iterable[Sequence[object]], right: Iterable[Sequence[object]], *, ordered: bool = False
+) -> bool:
     """Execution match: the same rows, as often; in the same order only where `ordered`."""
     if ordered:
         return canonical(left, ordered=True) == canonical(right, ordered=True)
@@ -112,6 +124,8 @@ def same_rows(left: Iterable[Sequence[object]], right: Iterable[Sequence[object]
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, int | float):
-        return f"n{float(value):.4f}"
+    if isinstance(value, int):
+        return f"n{int(value)}.0000"  # not by way of float, which not every integer has
+    if isinstance(value, float):
+        return "n" + f"{value:.4f}".replace("-0.0000", "0.0000")
     return "null" if value is None else f"s{value}"

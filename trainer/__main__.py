@@ -24,7 +24,9 @@ def main() -> int:
     parser.add_argument("job", choices=("train", "evaluate"))
     parser.add_argument("config", type=Path, help="JSON of trainer.config.TrainerConfig or ContestConfig")
     parser.add_argument("--progress", type=Path, required=True, help="file that progress is appended to")
-    parser.add_argument("--result", type=Path, required=True, help="file for the result, written when all is done")
+    parser.add_argument(
+        "--result", type=Path, required=True, help="file for the result, written when all is done"
+    )
     arguments = parser.parse_args()
 
     # Read by OpenMP when torch is imported: idle threads that spin starve whoever shares the machine, five times over.
@@ -40,7 +42,7 @@ def main() -> int:
     try:
         result = _run(arguments.job, arguments.config.read_text(), emit)
     except (OSError, ValidationError) as error:
-        print(f"trainer: {error}", file=sys.stderr)
+        sys.stderr.write(f"trainer: {error}\n")
         return _PROBLEM
     arguments.result.write_text(result.model_dump_json())
     return 0

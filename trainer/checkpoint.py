@@ -59,7 +59,10 @@ def publish(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
         work = Path(name) / "checkpoint"
         work.mkdir()
-        state = {key: value.detach().to("cpu", torch.bfloat16) for key, value in get_peft_model_state_dict(model).items()}
+        state = {
+            key: value.detach().to("cpu", torch.bfloat16)
+            for key, value in get_peft_model_state_dict(model).items()
+        }
         save_file(state, work / "adapter_model.safetensors", metadata={"format": "pt"})
         _write_config(model, base, work)
         digest = hashlib.sha256((work / "adapter_model.safetensors").read_bytes()).hexdigest()[:12]

@@ -54,10 +54,14 @@ class TrainerConfig(Options):
     agent: Path = Field(description="Folder of the agent's manifest.")
     knowledge: Path = Field(description="Knowledge file that the agent retrieves from.")
     knowledge_url: str | None = Field(None, description="Qdrant server; None: embedded in the process.")
-    databases: tuple[Path, ...] = Field(min_length=1, description="First is production; SQL must match on all.")
+    databases: tuple[Path, ...] = Field(
+        min_length=1, description="First is production; SQL must match on all."
+    )
     base_model: Path = Field(description="Folder of the base model (safetensors and tokenizer).")
     dataset: Path = Field(description="Curated samples, as `flywheel curate` writes them.")
-    run_dir: Path = Field(description="Everything that the run writes; a run that was killed resumes from here.")
+    run_dir: Path = Field(
+        description="Everything that the run writes; a run that was killed resumes from here."
+    )
     checkpoints: Path = Field(description="Where finished policies are published, one folder each.")
     seed: int = 0
 

@@ -18,7 +18,9 @@ def from_samples(path: Path) -> list[Task]:
         for sample in load(path).samples
     ]
     if not demonstrations(tasks):
-        raise EmptyDatasetError(f"{path}: no corrected or confirmed answers in it; collect ratings, then `flywheel curate`")
+        raise EmptyDatasetError(
+            f"{path}: no corrected or confirmed answers in it; collect ratings, then `flywheel curate`"
+        )
     return tasks
 
 

@@ -14,8 +14,12 @@ class Thresholds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     refusal_recall_loss: float = Field(0.1, ge=0, description="Tolerated loss against the active policy.")
-    wrong_refusals: float = Field(0.1, ge=0, le=1, description="Tolerated part of answerable questions refused.")
-    length_factor: float = Field(3.0, gt=0, description="Tolerated mean length, against the shortest baseline.")
+    wrong_refusals: float = Field(
+        0.1, ge=0, le=1, description="Tolerated part of answerable questions refused."
+    )
+    length_factor: float = Field(
+        3.0, gt=0, description="Tolerated mean length, against the shortest baseline."
+    )
     minimum_tasks: int = Field(50, ge=1)
 
 
@@ -58,12 +62,19 @@ def judge(candidate: Report, baselines: Sequence[Report], *, active: str, thresh
         raise GateError(f"no report of the active policy ({active}) to compare with")
 
     comparisons = tuple(_compare(candidate, baseline) for baseline in baselines)
-    checks = [(len(ids) >= thresholds.minimum_tasks, f"{len(ids)} held-out tasks (at least {thresholds.minimum_tasks})")]
+    checks = [
+        (
+            len(ids) >= thresholds.minimum_tasks,
+            f"{len(ids)} held-out tasks (at least {thresholds.minimum_tasks})",
+        )
+    ]
     checks += [
         (
             c.low > 0,
-            f"{100 * c.difference:+.1f} points against {c.baseline} (95 % interval {100 * c.low:+.1f} to "
-            f"{100 * c.high:+.1f}; must lie above 0)",
+            (
+                f"{100 * c.difference:+.1f} points against {c.baseline} "
+                f"(95 % interval {100 * c.low:+.1f} to {100 * c.high:+.1f}; must lie above 0)"
+            ),
         )
         for c in comparisons
     ]
@@ -96,15 +107,17 @@ def _guards(
     checks.append(
         (
             candidate.wrong_refusals <= thresholds.wrong_refusals,
-            f"{100 * candidate.wrong_refusals:.1f} % of answerable questions refused "
-            f"(at most {100 * thresholds.wrong_refusals:.0f} %)",
+            (
+                f"{100 * candidate.wrong_refusals:.1f} % of answerable questions refused "
+                f"(at most {100 * thresholds.wrong_refusals:.0f} %)"
+            ),
         )
     )
     shortest = min(baseline.mean_tokens for baseline in baselines)
     checks.append(
         (
             candidate.mean_tokens <= thresholds.length_factor * shortest,
-            f"{candidate.mean_tokens:.0f} tokens an answer (at most {thresholds.length_factor:g} × {shortest:.0f})",
+            f"{candidate.mean_tokens:.0f} tokens an answer (at most {thresholds.length_factor:g} x {shortest:.0f})",
         )
     )
     return checks

@@ -2,8 +2,8 @@
 
 The algorithm is TRL's, set as the literature recommends: `dr_grpo` (arXiv 2503.20783: no length or deviation
 normalisation), clip-higher (DAPO, arXiv 2503.14476), no KL term. What is ours is the roll-out (`agents.loop`, the code
-that production runs) and the way in which log-probabilities are computed: TRL runs the prompt once for every member of a
-group and, without Triton, its LM head over every prompt position too, which on a CPU costs four times as much.
+that production runs) and the way in which log-probabilities are computed: TRL runs the prompt once for every member of
+a group and, without Triton, its LM head over every prompt position too, which costs a CPU four times as much.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ from agents.manifest import Agent
 from feedback.events import Message
 from tools.knowledge import Knowledge
 from trainer.config import Grpo
-from trainer.rewards import ReferenceError, Scorer
+from trainer.grammar import Grammars
+from trainer.rewards import BadReferenceError, Scorer
 from trainer.rollout import roll_out
 from trainer.sampler import Sampler
 from trainer.scoring import token_logits
@@ -30,19 +31,33 @@ from trainer.tasks import Task
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """Overrides two private methods of TRL 1.16; `tests/trainer` holds them to the stock results."""
+    """Overrides two private methods of TRL 1.16; `tests/trainer` holds them to the stock results.
+
+    `schema` is the response schema whose grammar the completions were sampled under: the policy is what is sampled from.
+    Without the grammar in the loss, an answer that is pushed down pushes probability onto tokens that the grammar
+    forbids, where it is never punished, until sampling draws from what little is left.
+    """
+
+    def __init__(self, *, grammars: Grammars, schema: dict[str, Any] | None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._grammars = grammars
+        self._schema = schema
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """Leave out the rows whose advantage is zero: without a KL term they add nothing but time."""
         advantages = inputs["advantages"]
         kept = advantages.nonzero()[:, 0]
-        if len(kept) in (0, len(advantages)):
-            return super()._compute_loss(model, inputs)
+        if len(kept) == 0:
+            kept = torch.zeros(
+                1, dtype=torch.long, device=advantages.device
+            )  # a loss of zero needs a graph too
         rows = {
-            key: value[kept] if isinstance(value, torch.Tensor) and value.dim() and len(value) == len(advantages) else value
+            key: value[kept]
+            if isinstance(value, torch.Tensor) and value.dim() and len(value) == len(advantages)
+            else value
             for key, value in inputs.items()
         }
-        loss = super()._compute_loss(model, rows)
+        loss: torch.Tensor = super()._compute_loss(model, rows)
         return loss * len(kept) / len(advantages)  # dr_grpo divides by the number of rows
 
     def _get_per_token_logps_and_entropies(
@@ -51,9 +66,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
+        compute_entropy: bool = False,  # noqa: FBT001, FBT002  # TRL's signature
+        compute_aux_loss: bool = False,  # noqa: FBT001, FBT002  # TRL's signature
         **_: object,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """Log-probabilities (rows, logits_to_keep) of the completions' tokens at the sampling temperature."""
@@ -66,15 +80,26 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
 
         with self.accelerator.autocast():
             logits = token_logits(base, prompts, prompt_mask, completions, mask) / self.temperature
+        logits = self._constrained(logits, completions, mask)
         normaliser = logits.logsumexp(dim=-1)
         chosen = logits.gather(1, completions[mask][:, None])[:, 0] - normaliser
         empty = torch.zeros(completions.shape, dtype=chosen.dtype, device=chosen.device)
         entropies = None
         if compute_entropy:
             with torch.no_grad():
-                entropy = normaliser - (torch.softmax(logits, dim=-1) * logits).sum(dim=-1)
-                entropies = empty.masked_scatter(mask, entropy)
+                weighted = torch.softmax(logits, dim=-1) * logits.clamp(min=torch.finfo(logits.dtype).min)
+                entropies = empty.masked_scatter(mask, normaliser - weighted.sum(dim=-1))
         return empty.masked_scatter(mask, chosen), entropies, None
+
+    def _constrained(
+        self, logits: torch.Tensor, completions: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """`logits` of the real completion tokens, row after row, under the grammar."""
+        if self._schema is None:
+            return logits
+        rows = [row[kept].tolist() for row, kept in zip(completions, mask, strict=True)]
+        bits = torch.cat([self._grammars.allowed(self._schema, row) for row in rows])
+        return self._grammars.forbid(logits, bits)
 
 
 def train(
@@ -120,11 +145,12 @@ def train(
             "text": [r.call.text if r.call else None for r in rollouts],
         }
 
-    def execution_match(
-        completions: list[Any], reference: list[str], text: list[str | None], **_: object
-    ) -> list[float | None]:
+    def execution_match(reference: list[str], text: list[str | None], **_: object) -> list[float | None]:
         """None, not 0, for an invalid episode: TRL leaves it out."""
-        return [_reward(scorer, answer, Task.model_validate_json(task)) for answer, task in zip(text, reference, strict=True)]
+        return [
+            _reward(scorer, answer, Task.model_validate_json(task))
+            for answer, task in zip(text, reference, strict=True)
+        ]
 
     arguments = GRPOConfig(
         output_dir=str(run_dir),
@@ -155,6 +181,8 @@ def train(
         weight_decay=0.0,
     )
     trainer = SharedPrefixGRPOTrainer(
+        grammars=Grammars(tokenizer, int(model.get_base_model().config.vocab_size)),
+        schema=agent.response_schema,
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
@@ -171,5 +199,5 @@ def _reward(scorer: Scorer, answer: str | None, task: Task) -> float | None:
         return None
     try:
         return scorer.score(answer, task.reference).reward
-    except ReferenceError:
+    except BadReferenceError:
         return None

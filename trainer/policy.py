@@ -34,19 +34,23 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]  # transformers is untyped here
+    return tokenizer
 
 
 def load_base(path: Path, device: torch.device) -> PreTrainedModel:
     """The base model in bfloat16, as it is served."""
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
-    return model.to(device)  # type: ignore[no-any-return]
+    return model.to(device)
 
 
 def new_adapter(base: PreTrainedModel, lora: Lora) -> PeftModel:
     """A fresh adapter on every linear layer; its matrices are float32 while they are trained."""
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        lora_dropout=0.0,
     )
     return _in_float32(get_peft_model(base, config))
 
@@ -60,8 +64,10 @@ def _in_float32(model: Any) -> PeftModel:
     """The adapter's matrices in float32, for the optimiser; autocast computes with them in bfloat16."""
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            module.cast_input_dtype_enabled = False  # autocast casts once; PEFT's own casts double a CPU's work
+            module.cast_input_dtype_enabled = (
+                False  # autocast casts once; PEFT's own casts double a CPU's work
+            )
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
-    return model  # type: ignore[no-any-return]
+    return model

@@ -15,7 +15,8 @@ class _Record(BaseModel):
 
 class TaskResult(_Record):
     """One task's outcome; `tokens` is the length of the answer. An invalid episode has outcome None and counts as
-    wrong, since the user got no answer."""
+    wrong, since the user got no answer.
+    """
 
     task_id: str
     tags: dict[str, str]
@@ -55,7 +56,9 @@ class Report(_Record):
     def by(self, tag: str) -> dict[str, Accuracy]:
         """Over the tasks of each value of a tag."""
         values = dict.fromkeys(result.tags.get(tag, "") for result in self.results)
-        return {value: accuracy([r for r in self.results if r.tags.get(tag, "") == value]) for value in values}
+        return {
+            value: accuracy([r for r in self.results if r.tags.get(tag, "") == value]) for value in values
+        }
 
     @property
     def outcomes(self) -> dict[str, int]:

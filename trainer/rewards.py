@@ -26,7 +26,7 @@ Outcome = Literal[
 EXECUTES = 0.1  # a small slope from "does not run" to "runs"; far below what being right is worth
 
 
-class ReferenceError(Exception):
+class BadReferenceError(Exception):
     """A reference that does not evaluate: the episode is invalid and must not be scored."""
 
 
@@ -62,7 +62,7 @@ class Scorer:
             return None
 
     def score(self, text: str, reference: dict[str, Any]) -> Score:
-        """Score the text that a model answered. Raises `ReferenceError` when the reference itself does not run."""
+        """Score the text that a model answered. Raises `BadReferenceError` when the reference itself does not run."""
         answer = parse_answer(text) or {}
         sql, refused = answer.get("sql"), "refusal" in answer
         if not refused and not isinstance(sql, str):
@@ -92,8 +92,8 @@ class Scorer:
             return [(reference["rows"], False)]
         sql = reference.get("sql")
         if not isinstance(sql, str):
-            raise ReferenceError(f"a reference needs sql, rows or refusal, not {sorted(reference)}")
+            raise BadReferenceError(f"a reference needs sql, rows or refusal, not {sorted(reference)}")
         results = [self._run(index, sql) for index in range(len(self._databases))]
         if any(result is None or result.truncated for result in results):
-            raise ReferenceError(f"the reference does not run within the limits: {sql}")
+            raise BadReferenceError(f"the reference does not run within the limits: {sql}")
         return [(result.rows, is_ordered(sql)) for result in results if result is not None]

@@ -17,7 +17,8 @@ MAX_TOKENS = 32_768  # beyond every agent's own limit, which is the one that cou
 @dataclass(frozen=True)
 class Rollout:
     """What an agent did with one task. `call` is None when the episode was invalid (`error` says why): it is then
-    never scored, least of all with 0."""
+    never scored, least of all with 0.
+    """
 
     task: Task
     call: ModelCall | None
@@ -46,7 +47,9 @@ async def roll_out(
     return list(await asyncio.gather(*(one(task) for task in tasks)))
 
 
-async def _episode(agent: Agent, task: Task, model: Model, knowledge: Knowledge, temperature: float) -> Rollout:
+async def _episode(
+    agent: Agent, task: Task, model: Model, knowledge: Knowledge, temperature: float
+) -> Rollout:
     sampling = Sampling(temperature=temperature, max_tokens=MAX_TOKENS)
     try:
         async for step in run(agent, task.messages, model=model, knowledge=knowledge, sampling=sampling):

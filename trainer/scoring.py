@@ -26,7 +26,7 @@ def hidden_states(
         position_ids=positions[first],
         use_cache=True,
     )
-    last = output.last_hidden_state[:, -1:][group]
+    last: torch.Tensor = output.last_hidden_state[:, -1:][group]
     if completions.shape[1] == 1:
         return last
     cache = output.past_key_values

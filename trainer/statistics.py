@@ -22,7 +22,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def paired_difference(
     ours: Sequence[bool], theirs: Sequence[bool], clusters: Sequence[str]
 ) -> tuple[float, float, float]:
-    """Mean of ours − theirs on the same questions, and its 95 % interval.
+    """Mean of ours minus theirs on the same questions, and its 95 % interval.
 
     A percentile bootstrap over whole clusters (questions from one template stand and fall together), drawn with a fixed
     seed so that the same reports give the same verdict.
@@ -31,7 +31,7 @@ def paired_difference(
     for a, b, cluster in zip(ours, theirs, clusters, strict=True):
         groups.setdefault(cluster, []).append(int(a) - int(b))
     sums = [(sum(group), len(group)) for group in groups.values()]
-    generator = random.Random(0)  # noqa: S311  # statistics, not secrets
+    generator = random.Random(0)  # statistics, not secrets
     means = []
     for _ in range(_RESAMPLES):
         drawn = generator.choices(sums, k=len(sums))

@@ -2,11 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import SFTConfig, SFTTrainer
 
 from trainer.config import Supervised
@@ -22,7 +29,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self._log = log
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: object
+        self,
+        args: TrainingArguments,  # noqa: ARG002  # transformers' signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002  # transformers' signature
+        logs: dict[str, Any],
+        **_: object,
     ) -> None:
         """Called by transformers' Trainer."""
         numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
@@ -31,13 +43,14 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
 class AnswerOnlySFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     """TRL's trainer with a loss whose LM head meets the answer's tokens only; over whole prompts a CPU spends most of
-    its time there."""
+    its time there.
+    """
 
     def compute_loss(
         self,
         model: torch.nn.Module,
         inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
+        return_outputs: bool = False,  # noqa: ARG002, FBT001, FBT002  # transformers' signature
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Mean cross-entropy over the labelled tokens of the (accumulated) batch."""
@@ -64,7 +77,8 @@ def tune(
 ) -> None:
     """Train `model`'s adapter in place on (prompt, answer) pairs; only the answer's tokens are learnt."""
     rows = [
-        {"prompt": prompt, "completion": [{"role": "assistant", "content": answer}]} for prompt, answer in examples
+        {"prompt": prompt, "completion": [{"role": "assistant", "content": answer}]}
+        for prompt, answer in examples
     ]
     arguments = SFTConfig(
         output_dir=str(run_dir),

@@ -25,7 +25,14 @@ from trainer import grpo, supervised
 from trainer.checkpoint import Manifest, publish
 from trainer.config import TrainerConfig
 from trainer.dataset import demonstrations, from_samples
-from trainer.policy import load_adapter, load_base, load_tokenizer, new_adapter, prepare_process, resolve_device
+from trainer.policy import (
+    load_adapter,
+    load_base,
+    load_tokenizer,
+    new_adapter,
+    prepare_process,
+    resolve_device,
+)
 from trainer.rewards import Scorer
 from trainer.rollout import roll_out
 from trainer.sampler import Sampler
@@ -105,7 +112,10 @@ def _supervise(world: World, folder: Path, emit: Emit) -> Manifest:
     supervised.tune(
         model,
         world.tokenizer,
-        [(_chat(world, task), json.dumps(task.reference, ensure_ascii=False)) for task in demonstrations(world.tasks)],
+        [
+            (_chat(world, task), json.dumps(task.reference, ensure_ascii=False))
+            for task in demonstrations(world.tasks)
+        ],
         config.supervised,
         seed=config.seed,
         run_dir=folder,

@@ -30,7 +30,7 @@ def make_model(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"weights")
 
 
-def settings_in(folder: Path, root: Path) -> Settings:
+def settings_in(folder: Path, root: Path, start_seconds: int = 20) -> Settings:
     """Settings whose `var` and model are in `folder`, on free ports; agents and knowledge are the repository's."""
     file = folder / "flywheel.toml"
     file.write_text(
@@ -40,7 +40,7 @@ def settings_in(folder: Path, root: Path) -> Settings:
         [vllm]
         port = {free_port()}
         model = "model"
-        start_seconds = 20
+        start_seconds = {start_seconds}
         [agents]
         folders = [{json.dumps(str(root / "agents" / "sql_analyst"))}]
         [knowledge]

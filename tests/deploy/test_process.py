@@ -37,7 +37,7 @@ async def test_it_is_ready_when_it_answers_and_its_children_end_with_it(tmp_path
 async def test_one_that_ignores_sigterm_is_killed_after_the_grace_period(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(process, "_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     async with (
         aiohttp.ClientSession() as session,
         running(fake_program("one", free_port(), tmp_path, "stubborn")) as child,

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -128,6 +129,24 @@ async def test_a_gateway_that_does_not_start_takes_vllm_down_with_it(
     assert of_folder(tmp_path) == []
 
 
+async def test_ctrl_c_during_the_start_leaves_nothing(settings: Settings, pretend: Pretend, tmp_path: Path):
+    pretend(vllm=(sys.executable, "-c", f"import time; time.sleep(600)  # {tmp_path}"))
+
+    async def up() -> None:
+        async with running(settings, quiet()):
+            pass
+
+    starting = asyncio.create_task(up())
+    async with asyncio.timeout(10):
+        while len(of_folder(tmp_path)) < 2:  # the guard and its program
+            await asyncio.sleep(0.05)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert of_folder(tmp_path) == []
+    assert current(settings) is None
+
+
 async def test_a_process_that_dies_later_is_noticed(settings: Settings, pretend: Pretend):
     async with running(settings, quiet()) as system:
         waiting = asyncio.create_task(system.died())
@@ -155,6 +174,8 @@ def test_vllm_is_told_the_settings_and_listens_on_loopback_only(settings: Settin
     assert given["--model"] == str(settings.vllm.model)
     assert (given["--max-loras"], given["--max-cpu-loras"]) == ("3", "6")
     assert json.loads(given["--structured-outputs-config"])["disable_any_whitespace"] is True
+    assert "--lora-target-modules" in words
+    assert "lm_head" not in words
     assert words[-2:] == ["--seed", "1"]
     assert program.environment["VLLM_CPU_KVCACHE_SPACE"] == "1.5"
     assert program.environment["HF_HUB_OFFLINE"] == "1"

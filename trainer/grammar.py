@@ -1,0 +1,47 @@
+"""The grammar of an agent's response schema, as vLLM enforces it (xgrammar, no free white space)."""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import xgrammar
+from transformers import PreTrainedTokenizerBase
+
+
+class Grammars:
+    """Compiles schemas for one vocabulary."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+        info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary)
+        compiler = xgrammar.GrammarCompiler(info)
+        # The served grammar admits no free white space either (`disable_any_whitespace`).
+        self._compiled = lru_cache(maxsize=16)(
+            lambda schema: compiler.compile_json_schema(schema, any_whitespace=False)
+        )
+
+    def matcher(self, schema: dict[str, Any]) -> Any:
+        """A fresh matcher: it says which tokens may come next, and is told which came."""
+        return xgrammar.GrammarMatcher(self._compiled(json.dumps(schema)))
+
+    def bitmask(self, rows: int) -> torch.Tensor:
+        """Room for the allowed tokens of `rows` positions, one bit each; all allowed."""
+        return xgrammar.allocate_token_bitmask(rows, self.vocabulary)
+
+    def allowed(self, schema: dict[str, Any], completion: Sequence[int]) -> torch.Tensor:
+        """Bits (length, vocabulary / 32) of what was allowed where each token of `completion` was drawn."""
+        matcher, bits = self.matcher(schema), self.bitmask(len(completion))
+        for position, token in enumerate(completion):
+            if matcher.is_terminated():
+                break
+            matcher.fill_next_token_bitmask(bits, position)
+            matcher.accept_token(token)
+        return bits
+
+    def forbid(self, logits: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
+        """`logits` (rows, vocabulary) with minus infinity where a bit is not set; keeps the gradient of the rest."""
+        shifts = torch.arange(32, device=logits.device, dtype=torch.int32)
+        allowed = (bits.to(logits.device)[:, :, None] >> shifts) & 1
+        return logits.masked_fill(allowed.flatten(1)[:, : logits.shape[1]] == 0, -torch.inf)
