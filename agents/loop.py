@@ -142,6 +142,11 @@ def _template(source: str) -> jinja2.Template:
     return environment.from_string(source)
 
 
+def format_answer(answer: dict[str, Any]) -> str:
+    """An answer as the served grammar has it: JSON without blanks. What is taught must be what can be sampled."""
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+
+
 def parse_answer(text: str) -> dict[str, Any] | None:
     """The structured answer in a model's text: a JSON object, or None when the text is not one (e.g. cut short)."""
     try:

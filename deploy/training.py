@@ -78,6 +78,8 @@ def evaluate(settings: Settings, *, policy: str) -> None:
     async def run() -> Verdict:
         async with client.opened() as gateway:
             active = (await gateway.get("/v1/status"))["agents"][manifest["agent"]]["active"]
+            if active == policy:
+                raise FlywheelError(f"{policy} answers already: there is nothing to compare it with")
             contest = contest_config(settings, config, manifest, active=active)
             with jobs.Bars(console) as bars:
                 await jobs.run(settings, "evaluate", contest, contest.reports, bars.show)
@@ -100,11 +102,11 @@ def contest_config(
     settings: Settings, config: TrainerConfig, manifest: dict[str, Any], *, active: str
 ) -> ContestConfig:
     """The contenders: base, base with worked examples, supervised only, whatever serves now, and the candidate."""
-    policy, parent = manifest["policy"], manifest["parent"]
+    policy, control = manifest["policy"], manifest["control"]
     contenders = [Contender(name="base"), Contender(name="base_few_shot", shots=_SHOTS)]
-    if parent:
-        contenders.append(Contender(name="supervised", policy=parent))
-    if "@base-" not in active and active not in (policy, parent):
+    if control:
+        contenders.append(Contender(name="supervised", policy=control))
+    if "@base-" not in active and active != control:
         contenders.append(Contender(name="active", policy=active))
     contenders.append(Contender(name="trained", policy=policy))
     return ContestConfig(

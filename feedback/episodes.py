@@ -25,8 +25,8 @@ class Episode(NamedTuple):
 class Episodes(NamedTuple):
     """`excluded` counts what is no episode, by reason.
 
-    `failed` and `cancelled` requests, requests made for `evaluation` or `load` or with `store: false`, and ratings that are `unmatched`: their
-    request is not here (not yet, perhaps).
+    `failed` and `cancelled` requests, requests made for `evaluation` or `load` or with `store: false`, and ratings that
+    are `unmatched`: their request is not here (not yet, perhaps).
     """
 
     episodes: tuple[Episode, ...]

@@ -90,7 +90,7 @@ def _text(entry: dict[str, Any], name: str) -> str:
 def _answer(entry: dict[str, str]) -> str:
     """An example's answer in the form in which a model gives it."""
     answer = {key: entry[key] for key in ("sql", "refusal") if key in entry}
-    return json.dumps(answer, ensure_ascii=False) if answer else ""
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")) if answer else ""
 
 
 class Knowledge:

@@ -13,8 +13,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from agents.manifest import ManifestError
+from feedback.samples import DatasetError
+from tools.knowledge import KnowledgeError
 from trainer.config import ContestConfig, TrainerConfig
+from trainer.dataset import EmptyDatasetError
+from trainer.tasks import TaskFileError
 
+_BAD_INPUT = (
+    *(OSError, UnicodeDecodeError, DatasetError, EmptyDatasetError, TaskFileError),
+    *(KnowledgeError, ManifestError),
+)
 _PROBLEM = 2  # exit status for a configuration, data set or file that cannot be used
 
 
@@ -29,9 +38,6 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
-    # Read by OpenMP when torch is imported: idle threads that spin starve whoever shares the machine, five times over.
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
@@ -40,9 +46,14 @@ def main() -> int:
             file.write(json.dumps({"time": time.time(), **record}) + "\n")
 
     try:
-        result = _run(arguments.job, arguments.config.read_text(), emit)
-    except (OSError, ValidationError) as error:
-        sys.stderr.write(f"trainer: {error}\n")
+        result = _run(arguments.job, arguments.config.read_text("utf-8"), emit)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        sys.stderr.write(f"trainer: {arguments.config}: {where}: {first['msg']}\n")
+        return _PROBLEM
+    except _BAD_INPUT as error:
+        sys.stderr.write(f"trainer: {' '.join(str(error).split())}\n")
         return _PROBLEM
     arguments.result.write_text(result.model_dump_json())
     return 0

@@ -26,7 +26,10 @@ MARKER = "COMPLETE"
 
 
 class Manifest(BaseModel):
-    """What a checkpoint is and where it comes from."""
+    """What a checkpoint is and where it comes from.
+
+    `parent` is the policy that training went on from; `control` the one that had all the supervised epochs instead.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,6 +40,7 @@ class Manifest(BaseModel):
     dataset: str
     stage: str
     parent: str | None
+    control: str | None
     run: dict[str, Any]
     created: str
 
@@ -50,6 +54,7 @@ def publish(
     dataset: str,
     stage: str,
     parent: str | None,
+    control: str | None,
     run: dict[str, Any],
     probes: Sequence[ModelCall],
     pad: int,
@@ -74,6 +79,7 @@ def publish(
             dataset=dataset,
             stage=stage,
             parent=parent,
+            control=control,
             run=run,
             created=datetime.now(UTC).isoformat(),
         )
@@ -117,6 +123,8 @@ def base_digest(base: Path) -> str:
 @torch.no_grad()
 def score(model: PeftModel, calls: Sequence[ModelCall], pad: int) -> list[list[float]]:
     """The log-probability of each completion token, over the whole vocabulary, at temperature 1."""
+    if not calls:
+        return []
     base = model.get_base_model()
     device = base.device
     prompts, prompt_mask = left_padded([list(call.prompt_token_ids) for call in calls], pad, device)

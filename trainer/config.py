@@ -17,9 +17,14 @@ class Lora(_Section):
 
 
 class Supervised(_Section):
-    """The warm start on corrections, and with all its epochs the supervised control."""
+    """The warm start on corrections and, with all its epochs, the supervised control."""
 
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(8, ge=1, description="Of the control: enough to learn the corrections by heart.")
+    warm_start_epochs: int = Field(
+        8,
+        ge=1,
+        description="After which reinforcement takes over; fewer leave it more to explore, and to learn.",
+    )
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(8, ge=1)
     max_tokens: int = Field(1_024, ge=64, description="Prompt and answer; longer examples are cut.")
@@ -28,10 +33,10 @@ class Supervised(_Section):
 class Grpo(_Section):
     """Group-relative policy optimisation: no length normalisation (`dr_grpo`), clip-higher, no KL term."""
 
-    steps: int = Field(36, ge=1)
-    prompts_per_step: int = Field(4, ge=1)
+    steps: int = Field(30, ge=1)
+    prompts_per_step: int = Field(8, ge=1)
     generations: int = Field(8, ge=2, description="Answers sampled per prompt: the group.")
-    learning_rate: float = Field(3e-4, gt=0, description="Constant after two warm-up steps.")
+    learning_rate: float = Field(5e-5, gt=0, description="Constant after two warm-up steps.")
     temperature: float = Field(1.0, gt=0)
     epsilon_low: float = Field(0.2, gt=0, lt=1)
     epsilon_high: float = Field(0.28, gt=0, description="Clip-higher (DAPO, arXiv 2503.14476).")

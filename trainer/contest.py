@@ -1,10 +1,10 @@
 """Evaluate the contenders of a run on held-out tasks: the base model, its best prompt, and every adapter named."""
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from agents.loop import format_answer
 from feedback.events import Message
 from trainer.checkpoint import base_digest
 from trainer.config import Contender, ContestConfig
@@ -69,4 +69,4 @@ def worked_examples(tasks: Sequence[Task], number: int) -> list[Message]:
 
 
 def _answer(task: Task) -> Message:
-    return Message(role="assistant", content=json.dumps(task.reference, ensure_ascii=False))
+    return Message(role="assistant", content=format_answer(task.reference))

@@ -51,8 +51,9 @@ class GateError(Exception):
 def judge(candidate: Report, baselines: Sequence[Report], *, active: str, thresholds: Thresholds) -> Verdict:
     """The verdict on `candidate`. `active` names the baseline that serves now. Raises `GateError`.
 
-    The candidate must be better than every baseline, the interval of the difference above zero; and it must not have
-    bought that by refusing, by answering the unanswerable, or by length.
+    The candidate must surely be better than what serves now (the interval of the difference lies above zero) and not
+    be behind any other baseline, or that would be the one to promote; and it must not have bought that by refusing, by
+    answering the unanswerable, or by length.
     """
     ids = [result.task_id for result in candidate.results]
     if any([result.task_id for result in baseline.results] != ids for baseline in baselines):
@@ -68,16 +69,7 @@ def judge(candidate: Report, baselines: Sequence[Report], *, active: str, thresh
             f"{len(ids)} held-out tasks (at least {thresholds.minimum_tasks})",
         )
     ]
-    checks += [
-        (
-            c.low > 0,
-            (
-                f"{100 * c.difference:+.1f} points against {c.baseline} "
-                f"(95 % interval {100 * c.low:+.1f} to {100 * c.high:+.1f}; must lie above 0)"
-            ),
-        )
-        for c in comparisons
-    ]
+    checks += [_better(comparison, must_be_sure=comparison.baseline == active) for comparison in comparisons]
     checks += _guards(candidate, baselines, serving, thresholds)
     reasons = tuple(f"{'pass' if passed else 'FAIL'}: {text}" for passed, text in checks)
     return Verdict(passed=all(passed for passed, _ in checks), reasons=reasons, comparisons=comparisons)
@@ -90,6 +82,17 @@ def _compare(candidate: Report, baseline: Report) -> Comparison:
         [result.tags.get("template", result.task_id) for result in candidate.results],
     )
     return Comparison(baseline=baseline.contender, difference=difference, low=low, high=high)
+
+
+def _better(comparison: Comparison, *, must_be_sure: bool) -> tuple[bool, str]:
+    needed = "the interval must lie above 0" if must_be_sure else "must not be below 0"
+    return (
+        comparison.low > 0 if must_be_sure else comparison.difference >= 0,
+        (
+            f"{100 * comparison.difference:+.1f} points against {comparison.baseline} (95 % interval "
+            f"{100 * comparison.low:+.1f} to {100 * comparison.high:+.1f}; {needed})"
+        ),
+    )
 
 
 def _guards(

@@ -17,9 +17,9 @@ class Grammars:
         self.vocabulary = vocabulary
         info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocabulary)
         compiler = xgrammar.GrammarCompiler(info)
-        # The served grammar admits no free white space either (`disable_any_whitespace`).
+        # As vLLM compiles a schema with `disable_any_whitespace`: no blanks, not even after a colon.
         self._compiled = lru_cache(maxsize=16)(
-            lambda schema: compiler.compile_json_schema(schema, any_whitespace=False)
+            lambda schema: compiler.compile_json_schema(schema, any_whitespace=False, separators=(",", ":"))
         )
 
     def matcher(self, schema: dict[str, Any]) -> Any:
@@ -28,7 +28,8 @@ class Grammars:
 
     def bitmask(self, rows: int) -> torch.Tensor:
         """Room for the allowed tokens of `rows` positions, one bit each; all allowed."""
-        return xgrammar.allocate_token_bitmask(rows, self.vocabulary)
+        bits: torch.Tensor = xgrammar.allocate_token_bitmask(rows, self.vocabulary)
+        return bits
 
     def allowed(self, schema: dict[str, Any], completion: Sequence[int]) -> torch.Tensor:
         """Bits (length, vocabulary / 32) of what was allowed where each token of `completion` was drawn."""

@@ -33,7 +33,7 @@ from trainer.tasks import Task
 class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped here
     """Overrides two private methods of TRL 1.16; `tests/trainer` holds them to the stock results.
 
-    `schema` is the response schema whose grammar the completions were sampled under: the policy is what is sampled from.
+    `schema` is the response schema whose grammar the completions were sampled under: the policy is what is sampled.
     Without the grammar in the loss, an answer that is pushed down pushes probability onto tokens that the grammar
     forbids, where it is never punished, until sampling draws from what little is left.
     """
@@ -47,10 +47,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         """Leave out the rows whose advantage is zero: without a KL term they add nothing but time."""
         advantages = inputs["advantages"]
         kept = advantages.nonzero()[:, 0]
-        if len(kept) == 0:
-            kept = torch.zeros(
-                1, dtype=torch.long, device=advantages.device
-            )  # a loss of zero needs a graph too
+        if len(kept) == 0:  # nothing to learn from this step; a zero that the optimiser can differentiate
+            return sum(
+                (p.sum() * 0.0 for p in model.parameters() if p.requires_grad), advantages.new_zeros(())
+            )
         rows = {
             key: value[kept]
             if isinstance(value, torch.Tensor) and value.dim() and len(value) == len(advantages)
@@ -191,7 +191,14 @@ def train(
         rollout_func=roll,
         callbacks=[Progress(log)],
     )
-    trainer.train(resume_from_checkpoint=any(run_dir.glob("checkpoint-*")))
+    trainer.train(resume_from_checkpoint=_last_checkpoint(run_dir))
+
+
+def _last_checkpoint(run_dir: Path) -> str | None:
+    """The newest whole one: its state is written last, so a folder without it was being written when the run died."""
+    whole = [path.parent for path in run_dir.glob("checkpoint-*/trainer_state.json")]
+    newest = max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    return str(newest) if newest else None
 
 
 def _reward(scorer: Scorer, answer: str | None, task: Task) -> float | None:

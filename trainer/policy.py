@@ -13,8 +13,7 @@ from trainer.config import Lora
 
 
 def prepare_process(*, seed: int, threads: int | None) -> None:
-    """Seed torch and settle its threads. Idle OpenMP threads must not spin: the model server shares the machine."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    """Seed torch and settle its threads."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     torch.manual_seed(seed)

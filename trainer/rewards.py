@@ -54,6 +54,7 @@ class Scorer:
     def __init__(self, databases: Sequence[Database]) -> None:
         self._databases = tuple(databases)
         self._run = lru_cache(maxsize=4_096)(self._execute)
+        self._expected_of_sql = lru_cache(maxsize=4_096)(self._execute_reference)
 
     def _execute(self, index: int, sql: str) -> Result | None:
         try:
@@ -93,6 +94,9 @@ class Scorer:
         sql = reference.get("sql")
         if not isinstance(sql, str):
             raise BadReferenceError(f"a reference needs sql, rows or refusal, not {sorted(reference)}")
+        return self._expected_of_sql(sql)
+
+    def _execute_reference(self, sql: str) -> list[tuple[Sequence[Sequence[object]], bool]]:
         results = [self._run(index, sql) for index in range(len(self._databases))]
         if any(result is None or result.truncated for result in results):
             raise BadReferenceError(f"the reference does not run within the limits: {sql}")

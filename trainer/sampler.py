@@ -10,24 +10,21 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import xgrammar
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from agents.model import ModelRequest
 from feedback.events import ModelCall
 from trainer.grammar import Grammars
+from trainer.shared_prefix import ATTENTION, SharedPrefix
 
 _GATHER_SECONDS = 0.005  # how long a batch waits for one more call
 _MIN_TEMPERATURE = 1e-4
 _BELOW_ONE = 1 - 1e-6  # a draw of exactly the whole mass would point behind the last token
-_ATTENTION = "flywheel_grouped"
 
 
 @dataclass
@@ -59,7 +56,7 @@ class Sampler:
         self._source = model
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         self._model = _merged_copy(base) if isinstance(model, PeftModel) else base
-        self._model.set_attn_implementation(_ATTENTION)
+        self._model.set_attn_implementation(ATTENTION)
         self._adapted = [
             (self._model.get_submodule(name), module)
             for name, module in base.named_modules()
@@ -123,33 +120,37 @@ class Sampler:
     def generate(self, requests: Sequence[ModelRequest]) -> list[ModelCall]:
         """One completion for each request, sampled as one batch."""
         started = time.perf_counter()
-        prompts = [self.encode(request) for request in requests]
+        encoded = {request.messages: self.encode(request) for request in requests}
+        prompts = [encoded[request.messages] for request in requests]
         rows = _Rows(requests, self._tokenizer, self._grammars)
-        logits, cache, mask = self._prefill(prompts)
+        logits, prefix = self._prefill(prompts)
+        answers = DynamicCache(config=self._model.config)
         active = torch.arange(len(requests), device=logits.device)  # original index of each row of the cache
+        length = 0
         while True:
             tokens = rows.sample(logits, active.tolist())
             keep = torch.tensor(rows.unfinished(active.tolist()), device=logits.device, dtype=torch.long)
             if len(keep) == 0:
                 break
             if len(keep) < len(active):
-                cache.batch_select_indices(keep)
-                active, tokens, mask = active[keep], tokens[keep], mask[keep]
-            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-            positions = mask.sum(dim=1, keepdim=True) - 1
+                if length:
+                    answers.batch_select_indices(keep)
+                active, tokens = active[keep], tokens[keep]
+                prefix.select(prefix.groups[keep])
             output = self._model(
                 input_ids=tokens[:, None],
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
+                position_ids=(prefix.lengths[prefix.groups] + length)[:, None],
+                past_key_values=answers,
                 use_cache=True,
+                prefix=prefix,
             )
             logits = output.logits[:, -1]
+            length += 1
         latency = time.perf_counter() - started
         return [rows.call(i, prompts[i], self.policy, latency) for i in range(len(requests))]
 
-    def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Logits after each prompt, the cache and mask, one row a prompt; equal prompts are computed once."""
+    def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, SharedPrefix]:
+        """Logits (rows, vocabulary) after each prompt, and the prompts' cache; equal prompts are computed once."""
         unique = list(dict.fromkeys(map(tuple, prompts)))
         place = {prompt: index for index, prompt in enumerate(unique)}
         ids, mask = left_padded([list(prompt) for prompt in unique], self._pad, self._model.device)
@@ -160,10 +161,8 @@ class Sampler:
             use_cache=True,
             logits_to_keep=1,
         )
-        select = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=ids.device)
-        cache = output.past_key_values
-        cache.batch_select_indices(select)
-        return output.logits[:, -1][select], cache, mask[select]
+        groups = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=ids.device)
+        return output.logits[:, -1][groups], SharedPrefix(output.past_key_values, mask, groups)
 
     @property
     def _pad(self) -> int:
@@ -237,37 +236,6 @@ class _Rows:
             time_to_first_token=latency,
             latency=latency,
         )
-
-
-def _grouped_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    **arguments: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of one new token per row, (rows, heads, 1, width): query heads that share keys are one matrix product.
-
-    The stock kernel copies keys and values for every query head, which is a third of a decoding step's time on a CPU.
-    """
-    rows, heads, length, width = query.shape
-    if length > 1:
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **arguments
-        )
-        return output, None
-    grouped = query.view(rows, key.shape[1], heads // key.shape[1], width)
-    scores = torch.matmul(grouped, key.transpose(-1, -2)).float() * scaling
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
-    weights = torch.softmax(scores, dim=-1).to(value.dtype)
-    return torch.matmul(weights, value).view(rows, 1, heads, width), None
-
-
-AttentionInterface.register(_ATTENTION, _grouped_attention)
-AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 
 def left_padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

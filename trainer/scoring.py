@@ -4,40 +4,40 @@ from typing import Any
 
 import torch
 
+from trainer.shared_prefix import ATTENTION, SharedPrefix
+
 
 def hidden_states(
     decoder: torch.nn.Module,
     prompts: torch.Tensor,
     prompt_mask: torch.Tensor,
     completions: torch.Tensor,
-    completion_mask: torch.Tensor,
 ) -> torch.Tensor:
     """States (rows, completion length, hidden) from which each completion token is predicted.
 
-    `prompts` (rows, prompt length) is padded on the left, `completions` (rows, completion length) on the right.
+    `prompts` (rows, prompt length) is padded on the left, `completions` (rows, completion length) on the right. The
+    decoder's attention must be `trainer.shared_prefix.ATTENTION`.
     """
     marked = torch.where(prompt_mask.bool(), prompts, -1)
     _, group = torch.unique(marked, dim=0, return_inverse=True)
     first = torch.stack([(group == index).nonzero()[0, 0] for index in range(int(group.max()) + 1)])
-    positions = (prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
+    mask = prompt_mask[first]
     output = decoder(
         input_ids=prompts[first],
-        attention_mask=prompt_mask[first],
-        position_ids=positions[first],
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
         use_cache=True,
     )
     last: torch.Tensor = output.last_hidden_state[:, -1:][group]
     if completions.shape[1] == 1:
         return last
-    cache = output.past_key_values
-    cache.batch_select_indices(group)
-    following = positions[:, -1:] + torch.arange(1, completions.shape[1], device=prompts.device)
+    prefix = SharedPrefix(output.past_key_values, mask, group)
+    steps = torch.arange(completions.shape[1] - 1, device=prompts.device)
     output = decoder(
         input_ids=completions[:, :-1],
-        attention_mask=torch.cat([prompt_mask, completion_mask[:, :-1].to(prompt_mask.dtype)], dim=1),
-        position_ids=following,
-        past_key_values=cache,
-        use_cache=True,
+        position_ids=prefix.lengths[group][:, None] + steps,
+        use_cache=False,
+        prefix=prefix,
     )
     return torch.cat([last, output.last_hidden_state], dim=1)
 
@@ -50,5 +50,7 @@ def token_logits(
     completion_mask: torch.Tensor,
 ) -> torch.Tensor:
     """Logits (real completion tokens, vocabulary), row after row: padding never meets the LM head."""
-    hidden = hidden_states(base.model, prompts, prompt_mask, completions, completion_mask)
+    if base.config._attn_implementation != ATTENTION:  # noqa: SLF001  # no other would see the prompts
+        base.set_attn_implementation(ATTENTION)
+    hidden = hidden_states(base.model, prompts, prompt_mask, completions)
     return base.get_output_embeddings()(hidden[completion_mask]).float()  # type: ignore[no-any-return]  # torch module

@@ -37,6 +37,8 @@ def read(path: Path) -> list[Task]:
                     raise TaskFileError(f"{path}:{number}: {error.errors()[0]['msg']}") from error
     except OSError as error:
         raise TaskFileError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaskFileError(f"{path}: not UTF-8: {error}") from error
     if not tasks:
         raise TaskFileError(f"{path}: no tasks in it")
     return tasks

@@ -15,14 +15,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from agents.loop import prompt, retrieve
+from agents.loop import format_answer, prompt, retrieve
 from agents.manifest import Agent
 from feedback.events import ModelCall
 from feedback.samples import read_header
 from tools.knowledge import Knowledge, read
 from tools.sql import Database
 from trainer import grpo, supervised
-from trainer.checkpoint import Manifest, publish
+from trainer.checkpoint import publish
 from trainer.config import TrainerConfig
 from trainer.dataset import demonstrations, from_samples
 from trainer.policy import (
@@ -72,7 +72,7 @@ class World:
         prepare_process(seed=config.seed, threads=config.threads)
         return cls(
             config=config,
-            agent=Agent.load(config.agent),
+            agent=_unhurried(Agent.load(config.agent)),
             knowledge=Knowledge(read(config.knowledge), url=config.knowledge_url),
             scorer=Scorer([Database(path) for path in config.databases]),
             tokenizer=load_tokenizer(config.base_model),
@@ -87,48 +87,61 @@ class World:
         return self.device.type == "cpu"
 
 
+def _unhurried(agent: Agent) -> Agent:
+    """Without the limit on wall clock: a whole batch shares this process, and its time says nothing of an answer's."""
+    return agent.model_copy(update={"limits": agent.limits.model_copy(update={"seconds": 3_600.0})})
+
+
 def train(config: TrainerConfig, emit: Emit) -> Trained:
     """Run to the end, or go on from where an earlier run with the same `run_dir` stopped."""
     world = World.open(config)
     first = _stage(config.run_dir / "supervised", lambda folder: _supervise(world, folder, emit))
     second = _stage(config.run_dir / "reinforced", lambda folder: _reinforce(world, folder, first, emit))
-    return Trained(supervised=first.policy, trained=second.policy, dataset=world.dataset)
+    return Trained(supervised=first["supervised"], trained=second["reinforced"], dataset=world.dataset)
 
 
-def _stage(folder: Path, work: Callable[[Path], Manifest]) -> Manifest:
-    """Do a stage, or take the result that is there."""
+def _stage(folder: Path, work: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    """Do a stage, or take the policies that it has already published."""
     done = folder / "done.json"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        manifest = work(folder)
-        done.with_suffix(".part").write_text(manifest.model_dump_json())
+        policies = work(folder)
+        done.with_suffix(".part").write_text(json.dumps(policies))
         done.with_suffix(".part").replace(done)
-    return Manifest.model_validate_json(done.read_text())
+    published: dict[str, str] = json.loads(done.read_text())
+    return published
 
 
-def _supervise(world: World, folder: Path, emit: Emit) -> Manifest:
+def _supervise(world: World, folder: Path, emit: Emit) -> dict[str, str]:
+    """One supervised run: the warm start is what it is after a few epochs, the control what it is after all."""
     config = world.config
     model = new_adapter(load_base(config.base_model, world.device), config.lora)
+    published: dict[str, str] = {}
+
+    def publish_as(stage: str) -> None:
+        published[stage] = _publish(world, model, stage)
+
     supervised.tune(
         model,
         world.tokenizer,
-        [
-            (_chat(world, task), json.dumps(task.reference, ensure_ascii=False))
-            for task in demonstrations(world.tasks)
-        ],
+        [(_chat(world, task), format_answer(task.reference)) for task in demonstrations(world.tasks)],
         config.supervised,
         seed=config.seed,
         run_dir=folder,
         use_cpu=world.use_cpu,
         log=lambda numbers: emit({"stage": "supervised", **numbers}),
+        warm=lambda: publish_as("warm_start"),
     )
-    return _publish(world, model, "supervised", parent=None)
+    publish_as("supervised")
+    return {
+        "warm_start": published["supervised"]
+    } | published  # no more epochs than the warm start: they are one
 
 
-def _reinforce(world: World, folder: Path, start: Manifest, emit: Emit) -> Manifest:
+def _reinforce(world: World, folder: Path, start: dict[str, str], emit: Emit) -> dict[str, str]:
     config = world.config
     base = load_base(config.base_model, world.device)
-    model = load_adapter(base, checkpoint_of(config, start.policy), trainable=True)
+    model = load_adapter(base, checkpoint_of(config, start["warm_start"]), trainable=True)
     grpo.train(
         model,
         world.tokenizer,
@@ -144,7 +157,8 @@ def _reinforce(world: World, folder: Path, start: Manifest, emit: Emit) -> Manif
         log=lambda numbers: emit({"stage": "reinforced", **numbers}),
         note=lambda text: emit({"stage": "reinforced", "note": text}),
     )
-    return _publish(world, model, "reinforced", parent=start.policy)
+    policy = _publish(world, model, "reinforced", parent=start["warm_start"], control=start["supervised"])
+    return {"reinforced": policy}
 
 
 def _chat(world: World, task: Task) -> list[dict[str, str]]:
@@ -153,9 +167,13 @@ def _chat(world: World, task: Task) -> list[dict[str, str]]:
     return [message.model_dump() for message in prompt(world.agent, task.messages, context)]
 
 
-def _publish(world: World, model: Any, stage: str, *, parent: str | None) -> Manifest:
+def _publish(
+    world: World, model: Any, stage: str, *, parent: str | None = None, control: str | None = None
+) -> str:
+    """Publish the adapter as it is now; return the policy's name."""
     config = world.config
-    return publish(
+    model.eval()
+    manifest = publish(
         model,
         config.checkpoints,
         agent=world.agent.name,
@@ -163,10 +181,13 @@ def _publish(world: World, model: Any, stage: str, *, parent: str | None) -> Man
         dataset=world.dataset,
         stage=stage,
         parent=parent,
+        control=control,
         run=config.model_dump(mode="json"),
         probes=asyncio.run(_probes(world, model)),
         pad=int(world.tokenizer.pad_token_id),
     )
+    model.train()
+    return manifest.policy
 
 
 async def _probes(world: World, model: Any) -> Sequence[ModelCall]:

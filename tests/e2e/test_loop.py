@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI, NotFoundError
+from openai import AsyncOpenAI, BadRequestError, NotFoundError
 
 from deploy import curate, employees, insurer, jobs, keys, load, training
 from deploy.client import AsyncClient
@@ -20,6 +20,7 @@ from feedback.events import ModelCall, RequestFinished
 from feedback.store import Store
 from tests.e2e.conftest import Live
 from tools.sql import Database
+from trainer.config import TrainerConfig
 from trainer.tasks import write
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
@@ -58,7 +59,8 @@ async def test_an_openai_client_gets_a_structured_answer(live: Live) -> None:
         answer = await client.chat.completions.create(
             model=AGENT, messages=[{"role": "user", "content": "How many claims are open?"}]
         )
-    assert (answer.choices[0].message.content or "").startswith('{"')
+    text = answer.choices[0].message.content or ""
+    assert text.startswith(('{"sql":"', '{"refusal":"')), "the trainer teaches this form, without blanks"
     assert answer.system_fingerprint and answer.system_fingerprint.startswith("sql-analyst@base-")
 
 
@@ -86,12 +88,11 @@ async def test_streamed_and_whole_answers_are_the_same_and_captured_exactly(live
 async def test_a_prompt_longer_than_the_context_is_refused_in_openais_form(live: Live) -> None:
     question = "why " * 1_999
     async with openai(live) as client:
-        with pytest.raises(Exception, match="context") as refused:
+        with pytest.raises(BadRequestError, match="context") as refused:
             await client.chat.completions.create(
                 model=AGENT, messages=[{"role": "user", "content": question}]
             )
-    assert refused.value.status_code == 400  # type: ignore[attr-defined]  # an APIStatusError
-    assert refused.value.code == "context_length_exceeded"  # type: ignore[attr-defined]
+    assert refused.value.code == "context_length_exceeded"
 
 
 async def test_an_unknown_model_is_404_and_names_those_that_exist(live: Live) -> None:
@@ -134,7 +135,7 @@ async def _contest(live: Live, policy: str) -> None:
     write(settings.evaluation.tasks, insurer.tasks("dev")[:10])
     manifest = training.checkpoint_manifest(settings, policy)
     base = f"{AGENT}@base-{manifest['base_digest']}"
-    config = training.TrainerConfig.model_validate(manifest["run"])
+    config = TrainerConfig.model_validate(manifest["run"])
     contest = training.contest_config(settings, config, manifest, active=base)
     await jobs.run(settings, "evaluate", contest, contest.reports, lambda _: None)
     reports = training.load_reports(contest)
@@ -142,10 +143,10 @@ async def _contest(live: Live, policy: str) -> None:
     verdict = training.judge_candidate(reports, active=base)
     assert not verdict.passed, "ten tasks are too few for any verdict but no"
     async with AsyncClient(system.base_url, system.key) as client:
-        await training.register(client, settings, manifest["parent"])
-        await training.tell_verdict(client, manifest["parent"], verdict, reports)
+        await training.register(client, settings, manifest["control"])
+        await training.tell_verdict(client, manifest["control"], verdict, reports)
         with pytest.raises(FlywheelError, match="rejected"):
-            await client.post(f"/v1/policies/{manifest['parent']}/promote", {"reason": "no"})
+            await client.post(f"/v1/policies/{manifest['control']}/promote", {"reason": "no"})
         await training.register(client, settings, policy)
         forced = verdict.model_copy(update={"passed": True})  # the swap is tested next, not the learning
         await training.tell_verdict(client, policy, forced, reports)

@@ -35,7 +35,7 @@ async def append(outbox, *names):
 
 async def until(condition):
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # the condition is a row in a file
+        while not condition():  # the condition is a row in a file
             await asyncio.sleep(0.005)
 
 

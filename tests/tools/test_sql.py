@@ -25,7 +25,7 @@ FRAGMENTS = (
 
 @pytest.fixture(scope="module")
 def database(insurance: tuple[Path, Path]) -> Database:
-    return Database(insurance[0], seconds=0.5)
+    return Database(insurance[0], seconds=10)
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +181,12 @@ def test_the_connection_alone_refuses_what_a_parser_would_let_through(
         "SELECT COUNT(*) FROM claims, invoices, payments, coverages",
     ],
 )
-def test_a_query_without_end_is_stopped_at_its_time_limit(database: Database, sql: str):
+def test_a_query_without_end_is_stopped_at_its_time_limit(insurance: tuple[Path, Path], sql: str):
+    database = Database(insurance[0], seconds=0.5)
     started = time.monotonic()
     with pytest.raises(ToolError, match=r"longer than 0\.5 s"):
         database.query(sql)
-    assert 0.5 <= time.monotonic() - started < 3
+    assert 0.5 <= time.monotonic() - started < 5
 
 
 def test_no_single_call_outlives_the_clock_by_asking_for_a_giant_text(database: Database):
@@ -193,7 +194,7 @@ def test_no_single_call_outlives_the_clock_by_asking_for_a_giant_text(database: 
     for sql in ("SELECT printf('%.*c', 2000000000, 'x')", "SELECT format('%.*c', 2000000000, 'x')"):
         with pytest.raises(ToolError, match="not authorized"):
             database.query(sql)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
 
 
 def test_a_cell_that_grows_without_end_is_refused(database: Database):

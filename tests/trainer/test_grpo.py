@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agents.manifest import Agent
-from feedback.events import Message
+from agents.model import ModelRequest
+from feedback.events import Message, Sampling
 from tests.trainer import tiny
 from tests.trainer.tiny import torch
 from tools.knowledge import Item, Knowledge
@@ -45,8 +46,14 @@ def grpo_arguments(tmp_path: Path) -> Any:
     )
 
 
-def grpo_trainer(kind: Any, arguments: Any, model: Any, tokenizer: Any) -> Any:
+def grpo_trainer(
+    kind: Any, arguments: Any, model: Any, tokenizer: Any, schema: dict[str, Any] | None = None
+) -> Any:
+    ours: dict[str, Any] = {}
+    if kind is tiny.grpo.SharedPrefixGRPOTrainer:
+        ours = {"grammars": tiny.grammar.Grammars(tokenizer, model.config.vocab_size), "schema": schema}
     made = kind(
+        **ours,
         model=model,
         args=arguments,
         train_dataset=tiny.Dataset.from_list([{"prompt": "x"}] * 6),
@@ -107,6 +114,51 @@ def test_one_token_completions_need_no_second_pass_and_come_out_the_same(tokeniz
         all_tokens, *_ = ours._get_per_token_logps_and_entropies(ours.model, ids, mask, 7)
         first, *_ = ours._get_per_token_logps_and_entropies(ours.model, ids[:, :-6], mask[:, :-6], 1)
     assert torch.allclose(first, all_tokens[:, :1], atol=1e-5)
+
+
+def test_under_a_grammar_log_probabilities_are_those_that_the_sampler_reported(
+    tokenizer: Any, grpo_arguments: Any, chooser: Agent
+):
+    """The policy is what is sampled: the loss must not move probability to where the grammar forbids it."""
+    model = tiny.model(tokenizer)
+    requests = [
+        ModelRequest(
+            (Message(role="user", content=text),),
+            chooser.response_schema,
+            Sampling(temperature=1.0, max_tokens=limit),
+        )
+        for text in ("How many?", "How many of all the claims?")
+        for limit in (5, 40)
+    ]
+    torch.manual_seed(0)
+    calls = tiny.sampler.Sampler(model, tokenizer, policy="x").generate(requests)
+    assert {call.finish_reason for call in calls} == {"stop", "length"}
+    grpo_arguments.temperature = 1.0
+    trainer = grpo_trainer(
+        tiny.grpo.SharedPrefixGRPOTrainer, grpo_arguments, model, tokenizer, chooser.response_schema
+    )
+    longest = max(len(call.completion_token_ids) for call in calls)
+    completions = [list(call.completion_token_ids) for call in calls]
+    prompts, prompt_mask = tiny.sampler.left_padded(
+        [list(call.prompt_token_ids) for call in calls], 2, torch.device("cpu")
+    )
+    padded = torch.tensor([row + [2] * (longest - len(row)) for row in completions])
+    real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in completions])
+    with torch.no_grad():
+        got, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model,
+            torch.cat([prompts, padded], dim=1),
+            torch.cat([prompt_mask, real], dim=1),
+            longest,
+            compute_entropy=True,
+        )
+    expected = torch.tensor([logprob for call in calls for logprob in call.logprobs])
+    assert torch.allclose(got[real.bool()], expected, atol=1e-4)
+    assert torch.isfinite(entropies).all()
+    assert entropies.min() >= -1e-4
+    forced = expected.abs() < 1e-6
+    assert forced.any()
+    assert torch.allclose(entropies[real.bool()][forced], torch.zeros(int(forced.sum())), atol=1e-3)
 
 
 def gradients(model: Any) -> dict[str, Any]:
@@ -198,20 +250,23 @@ def test_the_supervised_loss_is_that_of_the_stock_trainer(tokenizer: Any, tmp_pa
         assert torch.allclose(our_gradients[name], value, atol=1e-3 * largest), name
 
 
-def test_supervised_tuning_learns_its_examples_and_reports_every_step(tokenizer: Any, tmp_path: Path):
+def test_supervised_tuning_learns_tells_every_step_and_says_when_it_is_warm(tokenizer: Any, tmp_path: Path):
     chat = [{"role": "user", "content": "How many claims?"}]
     told: list[dict[str, float]] = []
+    warm: list[int] = []
     model = tiny.adapted(tiny.model(tokenizer, dtype=torch.bfloat16), scale=0.0)
     tiny.supervised.tune(
         model,
         tokenizer,
         [(chat, '{"sql": "SELECT 1"}')] * 4,
-        Supervised(epochs=12, batch_size=4, learning_rate=2e-2),
+        Supervised(epochs=12, warm_start_epochs=3, batch_size=4, learning_rate=2e-2),
         seed=0,
         run_dir=tmp_path,
         use_cpu=True,
         log=told.append,
+        warm=lambda: warm.append(len(told)),
     )
+    assert warm == [3]
     losses = [numbers["loss"] for numbers in told if "loss" in numbers]
     assert len(losses) == 12
     assert losses[-1] < 0.6 * losses[0]
@@ -261,7 +316,7 @@ def test_the_policy_learns_what_the_reward_says_and_an_invalid_episode_teaches_n
         model,
         tokenizer,
         [*sound, broken],
-        Grpo(steps=6, prompts_per_step=4, generations=4, learning_rate=5e-2, save_every=100),
+        Grpo(steps=10, prompts_per_step=4, generations=4, learning_rate=5e-2, save_every=100),
         agent=chooser,
         knowledge=Knowledge([Item("schemas", text="claims(claim_id)")]),
         scorer=Scorer([Database(path) for path in insurance]),
@@ -273,11 +328,11 @@ def test_the_policy_learns_what_the_reward_says_and_an_invalid_episode_teaches_n
         note=notes.append,
     )
     rewards = [numbers["reward"] for numbers in told if "reward" in numbers]
-    assert len(rewards) == 6
+    assert len(rewards) == 10
     assert all(EXECUTES <= reward < 1.0001 + EXECUTES for reward in rewards)
-    assert sum(rewards[-2:]) / 2 > 1 > sum(rewards[:2]) / 2
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:2]) / 2 + 0.3
     advantages = {name: [a for text, a in seen if name in text] for name in ("Broken", "How many")}
-    assert len(advantages["Broken"]) == 24
+    assert len(advantages["Broken"]) == 40
     assert set(advantages["Broken"]) == {0.0}
     assert any(advantages["How many"])
     assert not any(math.isnan(advantage) for _, advantage in seen)
@@ -287,13 +342,15 @@ def test_an_episode_without_an_answer_is_noted_and_not_scored(
     tokenizer: Any, tmp_path: Path, chooser: Agent, insurance: tuple[Path, Path]
 ):
     notes: list[str] = []
+    model = tiny.adapted(tiny.model(tokenizer, dtype=torch.bfloat16))
+    before = {name: value.clone() for name, value in model.named_parameters() if "lora" in name}
     hurried = chooser.model_copy(update={"limits": chooser.limits.model_copy(update={"seconds": 1e-6})})
     told: list[dict[str, float]] = []
     tiny.grpo.train(
-        tiny.adapted(tiny.model(tokenizer, dtype=torch.bfloat16)),
+        model,
         tokenizer,
         [task("How many", {"sql": RIGHT})],
-        Grpo(steps=1, prompts_per_step=1, generations=2, save_every=100),
+        Grpo(steps=3, prompts_per_step=1, generations=2, save_every=100),
         agent=hurried,
         knowledge=Knowledge([Item("schemas", text="claims(claim_id)")]),
         scorer=Scorer([Database(path) for path in insurance]),
@@ -304,6 +361,8 @@ def test_an_episode_without_an_answer_is_noted_and_not_scored(
         log=told.append,
         note=notes.append,
     )
-    assert len(notes) == 2
+    assert len(notes) == 6
     assert all("no answer within" in text for text in notes)
     assert not any(numbers.get("reward") == 0 for numbers in told)
+    after = {name: value for name, value in model.named_parameters() if name in before}
+    assert all(torch.equal(after[name], before[name]) for name in before)

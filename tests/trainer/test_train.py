@@ -74,7 +74,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, insurance: tuple[Path, Path
             "checkpoints": folder / "checkpoints",
             "device": "cpu",
             "lora": {"rank": 4, "alpha": 8},
-            "supervised": {"epochs": 1, "batch_size": 4},
+            "supervised": {"epochs": 2, "warm_start_epochs": 1, "batch_size": 4},
             "grpo": {
                 "steps": STEPS,
                 "prompts_per_step": 2,
@@ -155,22 +155,26 @@ def test_a_run_that_is_started_again_does_the_rest_and_no_finished_step_twice(
     assert steps(told) == list(range(saved + 1, STEPS + 1))
 
 
-def test_both_policies_are_published_one_from_the_other(
+def test_every_policy_is_published_with_where_it_comes_from(
     config: TrainerConfig, resumed: tuple[tiny.train.Trained, list[dict[str, Any]]]
 ):
     trained, _ = resumed
     assert trained.supervised != trained.trained
     manifests = {}
-    for policy in (trained.supervised, trained.trained):
-        folder = tiny.train.checkpoint_of(config, policy)
+    for folder in config.checkpoints.iterdir():
         assert (folder / "COMPLETE").exists()
         assert len(json.loads((folder / "probes.json").read_text())) == 8
-        manifests[policy] = json.loads((folder / "manifest.json").read_text())
-    last = manifests[trained.trained]
-    assert (last["stage"], last["parent"]) == ("reinforced", trained.supervised)
-    assert manifests[trained.supervised]["parent"] is None
-    assert last["dataset"] == trained.dataset
-    assert TrainerConfig.model_validate(last["run"]) == config
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert tiny.train.checkpoint_of(config, manifest["policy"]) == folder
+        assert manifest["dataset"] == trained.dataset
+        assert TrainerConfig.model_validate(manifest["run"]) == config
+        manifests[manifest["stage"]] = manifest
+    assert set(manifests) == {"warm_start", "supervised", "reinforced"}
+    reinforced = manifests["reinforced"]
+    assert reinforced["policy"] == trained.trained
+    assert reinforced["parent"] == manifests["warm_start"]["policy"]
+    assert reinforced["control"] == manifests["supervised"]["policy"] == trained.supervised
+    assert manifests["warm_start"]["parent"] is None
 
 
 def test_a_finished_run_is_not_done_again(

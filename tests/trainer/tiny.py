@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-    from trainer import checkpoint, contest, grpo, policy, sampler, supervised, train
+    from trainer import checkpoint, contest, grammar, grpo, policy, sampler, supervised, train
 
 __all__ = [
     "Dataset",
@@ -34,6 +34,7 @@ __all__ = [
     "SFTTrainer",
     "checkpoint",
     "contest",
+    "grammar",
     "grpo",
     "policy",
     "sampler",

@@ -35,7 +35,7 @@ def best(query: str, count: int) -> list[str]:
         rarity = math.log(1 + (len(cards) - holders + 0.5) / (holders + 0.5))
         for name, card in cards.items():
             share = card[word] + 1.2 * (0.25 + 0.75 * card.total() / mean)
-            scores[name] += rarity * card[word] * 2.2 / share  # type: ignore[assignment]
+            scores[name] += rarity * card[word] * 2.2 / share  # type: ignore[assignment]  # a Counter of floats
     return [name for name, _ in scores.most_common(count)]
 
 
