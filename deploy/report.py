@@ -66,6 +66,7 @@ def _figures(report: Report) -> dict[str, Any]:
         "by_novelty": {novelty: figure.model_dump() for novelty, figure in report.by("novelty").items()},
         "outcomes": report.outcomes,
         "refusal_recall": report.refusal_recall,
+        "wrong_refusals": report.wrong_refusals,
         "mean_tokens": round(report.mean_tokens, 1),
         "seconds": round(report.seconds, 1),
     }

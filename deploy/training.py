@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from agents.manifest import Agent
 from deploy import jobs
@@ -170,12 +171,16 @@ async def tell_verdict(
 
 
 def accuracy_table(reports: dict[str, Report]) -> Table:
-    """Every contender's accuracy with its interval, in all and by level."""
+    """Every contender's accuracy in per cent with its interval, in all and by level; fits 80 columns."""
     levels = list(next(iter(reports.values())).by("level"))
-    table = Table("contender", "accuracy", "95 % interval", *levels, "tokens", title="held-out questions")
+    columns = [Column(name, justify="right", no_wrap=True) for name in ("all", "95 % interval")]
+    columns += [Column(level[:10], justify="right") for level in levels]
+    table = Table(
+        Column(no_wrap=True), *columns, title="held-out accuracy, %", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
     for name, report in reports.items():
         total, by = report.accuracy, report.by("level")
-        cells = [f"{100 * by[level].accuracy:.0f} %" for level in levels]
         interval = f"{100 * total.low:.1f} to {100 * total.high:.1f}"
-        table.add_row(name, f"{100 * total.accuracy:.1f} %", interval, *cells, f"{report.mean_tokens:.0f}")
+        cells = [f"{100 * by[level].accuracy:.0f}" for level in levels]
+        table.add_row(name, f"{100 * total.accuracy:.1f}", interval, *cells)
     return table

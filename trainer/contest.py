@@ -64,7 +64,7 @@ def worked_examples(tasks: Sequence[Task], number: int) -> list[Message]:
     known = demonstrations(tasks)
     refusals = [task for task in known if "refusal" in task.reference][:1]
     answers = [task for task in known if "sql" in task.reference]
-    chosen = [*answers[: max(number - len(refusals), 0)], *refusals][:number]
+    chosen = [*refusals, *answers][:number]
     return [message for task in chosen for message in (*task.messages, _answer(task))]
 
 

@@ -13,7 +13,7 @@ class Thresholds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    refusal_recall_loss: float = Field(0.1, ge=0, description="Tolerated loss against the active policy.")
+    refusal_skill_loss: float = Field(0.1, ge=0, description="Tolerated loss against the active policy.")
     wrong_refusals: float = Field(
         0.1, ge=0, le=1, description="Tolerated part of answerable questions refused."
     )
@@ -99,12 +99,15 @@ def _guards(
     candidate: Report, baselines: Sequence[Report], serving: Report, thresholds: Thresholds
 ) -> list[tuple[bool, str]]:
     checks = []
-    ours, theirs = candidate.refusal_recall, serving.refusal_recall
+    ours, theirs = candidate.refusal_skill, serving.refusal_skill
     if ours is not None and theirs is not None:
         checks.append(
             (
-                ours >= theirs - thresholds.refusal_recall_loss,
-                f"{100 * ours:.0f} % of unanswerable questions refused (active: {100 * theirs:.0f} %)",
+                ours >= theirs - thresholds.refusal_skill_loss,
+                (
+                    f"tells the unanswerable from the answerable by {100 * ours:.0f} points of refusals "
+                    f"(active: {100 * theirs:.0f})"
+                ),
             )
         )
     checks.append(

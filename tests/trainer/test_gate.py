@@ -100,7 +100,7 @@ def test_answering_the_unanswerable_is_refused():
     found = verdict(report("trained", 0.95, refused=0.3))
     assert [reason for reason in failures(found) if "unanswerable" in reason]
     assert not verdict(report("trained", 0.95, refused=0.3)).passed
-    assert verdict(report("trained", 0.95, refused=0.3), refusal_recall_loss=1).passed
+    assert verdict(report("trained", 0.95, refused=0.3), refusal_skill_loss=2).passed
 
 
 def test_refusing_what_can_be_answered_is_refused():
