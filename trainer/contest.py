@@ -60,7 +60,7 @@ def _evaluate(world: World, contender: Contender, tasks: Sequence[Task], emit: E
 
 
 def worked_examples(tasks: Sequence[Task], number: int) -> list[Message]:
-    """The first `number` demonstrations as earlier turns of the conversation; at least one of them a refusal."""
+    """The first demonstrations as earlier turns: a refusal first (last, a small model copies it), then answers."""
     known = demonstrations(tasks)
     refusals = [task for task in known if "refusal" in task.reference][:1]
     answers = [task for task in known if "sql" in task.reference]

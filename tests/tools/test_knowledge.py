@@ -159,8 +159,8 @@ def test_a_file_is_read_whole(tmp_path: Path):
     )
     assert read(path) == [
         Item("schemas", text="claims(claim_id)", keywords="loss"),
-        Item("examples", question="How many?", answer='{"sql": "SELECT 1"}'),
-        Item("examples", question="Weather?", answer='{"refusal": "no weather"}'),
+        Item("examples", question="How many?", answer='{"sql":"SELECT 1"}'),
+        Item("examples", question="Weather?", answer='{"refusal":"no weather"}'),
     ]
 
 

@@ -244,7 +244,9 @@ def test_a_contest_reports_every_contender_on_the_same_tasks_and_keeps_what_is_t
     assert again == []
 
 
-def test_worked_examples_are_demonstrations_with_a_refusal_among_them():
+def test_worked_examples_are_demonstrations_with_a_refusal_first():
+    """Last, it would be what a small model copies."""
+
     def task(name: str, reference: dict[str, Any]) -> Task:
         return Task(id=name, messages=(Message(role="user", content=name),), reference=reference)
 
@@ -254,7 +256,7 @@ def test_worked_examples_are_demonstrations_with_a_refusal_among_them():
         task("no", {"refusal": "none"}),
     ]
     shown = tiny.contest.worked_examples(tasks, 3)
-    assert [message.content for message in shown if message.role == "user"] == ["sql0", "sql1", "no"]
-    assert [message.content for message in shown if message.role == "assistant"][-1] == '{"refusal": "none"}'
+    assert [message.content for message in shown if message.role == "user"] == ["no", "sql0", "sql1"]
+    assert shown[1].content == '{"refusal":"none"}'
     assert tiny.contest.worked_examples(tasks, 0) == []
     assert len(tiny.contest.worked_examples(tasks[:2], 6)) == 2
