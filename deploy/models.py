@@ -1,9 +1,9 @@
 """The base model: a folder of safetensors that vLLM serves and the trainer learns on, named by its weights' digest."""
 
-import hashlib
 from pathlib import Path
 
 from deploy.errors import FlywheelError
+from trainer.digest import base_digest
 
 
 class ModelError(FlywheelError):
@@ -24,15 +24,7 @@ def check(folder: Path) -> None:
 def digest(folder: Path) -> str:
     """What identifies the weights: the first 12 hexadecimal digits of their SHA-256, noted in `DIGEST`."""
     check(folder)
-    note = folder / "DIGEST"
-    if note.is_file():
-        return note.read_text().strip()
-    value = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                value.update(block)
-    return value.hexdigest()[:12]
+    return base_digest(folder)
 
 
 def write_digest(folder: Path) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 
 from feedback.events import ModelCall
+from trainer.digest import base_digest
 from trainer.sampler import left_padded
 from trainer.scoring import token_logits
 
@@ -105,19 +106,6 @@ def _write_config(model: PeftModel, base: Path, work: Path) -> None:
     text = config.to_dict() | {"base_model_name_or_path": base.name, "inference_mode": True}
     text["target_modules"] = sorted(text["target_modules"])
     (work / "adapter_config.json").write_text(json.dumps(text, indent=2, default=str))
-
-
-def base_digest(base: Path) -> str:
-    """The digest of a base model's weights, as set-up wrote it beside them, or computed where it did not."""
-    known = base / "DIGEST"
-    if known.is_file():
-        return known.read_text().strip()
-    digest = hashlib.sha256()
-    for file in sorted(base.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:12]
 
 
 @torch.no_grad()

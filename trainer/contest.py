@@ -6,9 +6,9 @@ from typing import Any
 
 from agents.loop import format_answer
 from feedback.events import Message
-from trainer.checkpoint import base_digest
 from trainer.config import Contender, ContestConfig
 from trainer.dataset import demonstrations
+from trainer.digest import base_digest
 from trainer.evaluate import evaluate
 from trainer.policy import load_adapter, load_base
 from trainer.reports import Report

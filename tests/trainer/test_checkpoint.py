@@ -10,6 +10,7 @@ import pytest
 from tests.contracts.samples import model_call
 from tests.trainer import tiny
 from tests.trainer.tiny import torch
+from trainer.digest import base_digest
 
 pytestmark = [pytest.mark.filterwarnings(ignored) for ignored in tiny.IGNORED]
 
@@ -157,11 +158,11 @@ def test_the_base_is_named_by_its_weights_where_set_up_has_not_named_it(tmp_path
     for name, weights in (("one", b"w"), ("same", b"w"), ("other", b"v")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(weights)
-    one, same, other = (tiny.checkpoint.base_digest(tmp_path / name) for name in ("one", "same", "other"))
+    one, same, other = (base_digest(tmp_path / name) for name in ("one", "same", "other"))
     assert one == same != other
     assert len(one) == 12
     (tmp_path / "one" / "DIGEST").write_text("named\n")
-    assert tiny.checkpoint.base_digest(tmp_path / "one") == "named"
+    assert base_digest(tmp_path / "one") == "named"
 
 
 def test_a_call_keeps_its_place_when_probes_are_scored_together(model: Any):

@@ -18,6 +18,7 @@ from feedback.samples import Curated, Sample, save
 from tests.trainer import tiny
 from tests.trainer.tiny import torch
 from trainer.config import Contender, ContestConfig, TrainerConfig
+from trainer.digest import base_digest
 from trainer.tasks import Task, write
 
 pytestmark = [pytest.mark.filterwarnings(ignored) for ignored in tiny.IGNORED]
@@ -236,7 +237,7 @@ def test_a_contest_reports_every_contender_on_the_same_tasks_and_keeps_what_is_t
     assert list(reports) == ["base", "base_few_shot", "trained"]
     assert all([r.task_id for r in report.results] == ["h0", "h1", "h2"] for report in reports.values())
     assert reports["trained"].policy == resumed[0].trained
-    assert reports["base"].policy == f"chooser@base-{tiny.checkpoint.base_digest(config.base_model)}"
+    assert reports["base"].policy == f"chooser@base-{base_digest(config.base_model)}"
     assert {r.outcome for r in reports["base"].results} <= {"correct", "wrong_rows"}
     assert [r["step"] for r in told if r["stage"] == "evaluate base"] == [1, 2, 3]
     again: list[dict[str, Any]] = []
