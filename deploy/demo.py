@@ -40,7 +40,7 @@ from trainer.tasks import write
 
 AGENT = "sql-analyst"
 _STREAMS = 4  # concurrent requests while policies are swapped
-_SERVED_CONCURRENCY = 8
+_SERVED_CONCURRENCY = 16  # what vLLM generates at once by default
 _AROUND_A_SWAP = 6  # requests that end before the next move
 
 Result = dict[str, Any]

@@ -14,6 +14,8 @@ from deploy import jobs
 from deploy.client import AsyncClient, Client, segment
 from deploy.errors import FlywheelError
 from deploy.settings import Settings
+from feedback.events import PolicyState
+from feedback.policies import TRANSITIONS
 from trainer.config import Contender, ContestConfig, TrainerConfig
 from trainer.gate import Thresholds, Verdict, judge
 from trainer.reports import Report
@@ -79,8 +81,9 @@ def evaluate(settings: Settings, *, policy: str) -> None:
     async def run() -> Verdict:
         async with client.opened() as gateway:
             active = (await gateway.get("/v1/status"))["agents"][manifest["agent"]]["active"]
-            if active == policy:
-                raise FlywheelError(f"{policy} answers already: there is nothing to compare it with")
+            state = (await _states(gateway)).get(policy)
+            if state is not None and "evaluated" not in TRANSITIONS[state]:
+                raise FlywheelError(f"{policy} is {state}: only a candidate can be evaluated")
             contest = contest_config(settings, config, manifest, active=active)
             with jobs.Bars(console) as bars:
                 await jobs.run(settings, "evaluate", contest, contest.reports, bars.show)
@@ -149,13 +152,17 @@ def judge_candidate(reports: dict[str, Report], *, active: str) -> Verdict:
 
 async def register(client: AsyncClient, settings: Settings, policy: str) -> None:
     """Make a checkpoint known to the gateway; nothing happens when it is already."""
-    known = {row["policy"] for row in (await client.get("/v1/policies"))["data"]}
-    if policy in known:
+    if policy in await _states(client):
         return
     manifest = checkpoint_manifest(settings, policy)
     evidence = {key: manifest[key] for key in ("base", "base_digest", "dataset", "stage", "parent")}
     path = str(checkpoint_path(settings, policy).resolve())
     await client.post("/v1/policies", {"policy": policy, "path": path, "evidence": evidence})
+
+
+async def _states(client: AsyncClient) -> dict[str, PolicyState]:
+    """The state of every policy that the gateway knows."""
+    return {row["policy"]: row["state"] for row in (await client.get("/v1/policies"))["data"]}
 
 
 async def tell_verdict(
