@@ -300,7 +300,7 @@ class Demo:
             "rollback_flip_seconds": back["flip_seconds"],
         }
         self._show_counts("hot swap", dict(result))
-        return result | {"marks": marks, "answered": [one.model_dump() for one in answered]}
+        return result | {"marks": marks, "answered": [one.model_dump(mode="json") for one in answered]}
 
     async def _served(self, system: System) -> Result:
         """The held-out questions as any client would ask them."""

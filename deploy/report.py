@@ -3,13 +3,14 @@
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
 
+from deploy.load import Answered
 from trainer.gate import Comparison
 from trainer.reports import Report
 from trainer.statistics import paired_difference
@@ -134,24 +135,14 @@ def _accuracy_plot(reports: Mapping[str, Report]) -> str:
 
 def _swap_plot(swap: Mapping[str, Any]) -> str:
     figure, axes = _canvas("Latency of every request while policies are swapped", (6.4, 3.2))
-    policies = dict.fromkeys(policy for one in swap["answered"] for policy in one["policies"])
+    answered = [Answered.model_validate(one) for one in swap["answered"]]
+    complete = [one for one in answered if one.error is None]
+    policies = dict.fromkeys(policy for one in complete for policy in one.policies)
     for policy, colour in zip(policies, (_QUIET, _ACCENT, _INK), strict=False):
-        ours = [one for one in swap["answered"] if one["policies"] == [policy] and one["error"] is None]
-        axes.scatter(
-            [o["ended"] for o in ours],
-            [o["ended"] - o["started"] for o in ours],
-            s=14,
-            color=colour,
-            label=policy,
-        )
-    failed = [one for one in swap["answered"] if one["error"] is not None]
-    axes.scatter(
-        [o["ended"] for o in failed],
-        [o["ended"] - o["started"] for o in failed],
-        color=_BAD,
-        marker="x",
-        label=f"failed: {len(failed)}",
-    )
+        ours = [one for one in complete if one.policies == (policy,)]
+        _latencies(axes, ours, color=colour, label=policy, s=14)
+    failed = [one for one in answered if one.error is not None]
+    _latencies(axes, failed, color=_BAD, label=f"failed: {len(failed)}", marker="x")
     for label, at in swap["marks"].items():
         axes.axvline(at, color=_INK, linewidth=0.8, linestyle="--")
         axes.annotate(
@@ -162,6 +153,10 @@ def _swap_plot(swap: Mapping[str, Any]) -> str:
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
     return _svg(figure)
+
+
+def _latencies(axes: Any, requests: Sequence[Answered], **style: Any) -> None:
+    axes.scatter([one.ended for one in requests], [one.ended - one.started for one in requests], **style)
 
 
 def _canvas(title: str, size: tuple[float, float]) -> tuple[Figure, Any]:

@@ -1,5 +1,6 @@
 """The report holds what was measured, says it plainly, and is a page that opens anywhere."""
 
+import base64
 import json
 import random
 import re
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deploy.load import Answered
 from deploy.report import write
 from trainer.reports import Report, TaskResult
 
@@ -55,6 +57,14 @@ ASKED = {
     "outcome": "wrong_rows",
     "gold": "SELECT COUNT(*) FROM claims WHERE amount > 1",
 }
+
+
+def answered(at: float, *policies: str, error: str | None = None) -> dict[str, Any]:
+    """One request of the load, as the demo keeps it."""
+    one = Answered(started=at, first_token=None, ended=at + 0.4, policies=policies, error=error)
+    return one.model_dump(mode="json")
+
+
 STAGES: dict[str, Any] = {
     "start": {},
     "before": ASKED,
@@ -72,9 +82,9 @@ STAGES: dict[str, Any] = {
         "rollback_seconds": 0.25,
         "marks": {"promoted": 1.0, "rolled back": 2.0},
         "answered": [
-            {"started": 0.1, "first_token": 0.2, "ended": 0.5, "policies": ["a@1"], "error": None},
-            {"started": 0.6, "first_token": 0.7, "ended": 0.9, "policies": ["a@2"], "error": None},
-            {"started": 1.0, "first_token": None, "ended": 1.1, "policies": [], "error": "refused"},
+            answered(0.1, "a@1"),
+            answered(0.6, "a@2"),
+            answered(1.0, error="refused"),
         ],
     },
     "after": {**ASKED, "policy": "sql-analyst@trained", "outcome": "correct"},
@@ -146,6 +156,14 @@ def test_the_page_is_one_file_without_unrendered_marks_and_holds_the_figures(tmp
     for name, figures in summary["accuracy"].items():
         assert name.replace("_", " ") in page
         assert f"{100 * figures['accuracy']:.1f} %" in page
+
+
+def test_every_request_of_the_swap_is_in_its_plot(tmp_path: Path, metrics: Path):
+    _, page = written(tmp_path / "out", metrics)
+    images = [base64.b64decode(data) for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
+    clouds = [re.findall(rb'<g id="PathCollection_\d+">.*?</g>\s*</g>', image, re.DOTALL) for image in images]
+    points = [sum(cloud.count(b"<use") for cloud in found) for found in clouds]
+    assert points == [0, 0, 3 + 3]  # the requests, and the legend's mark of each series
 
 
 def test_what_people_and_models_wrote_is_escaped(tmp_path: Path, metrics: Path):
