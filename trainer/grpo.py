@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from torch.utils.data import Sampler as IndexSampler
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
 
@@ -21,6 +22,8 @@ from agents.manifest import Agent
 from feedback.events import Message
 from tools.knowledge import Knowledge
 from trainer.config import Grpo
+from trainer.curriculum import Curriculum
+from trainer.dataset import demonstrations
 from trainer.grammar import Grammars
 from trainer.rewards import BadReferenceError, Scorer
 from trainer.rollout import roll_out
@@ -31,17 +34,29 @@ from trainer.tasks import Task
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """Overrides two private methods of TRL 1.16; `tests/trainer` holds them to the stock results.
+    """Overrides three private methods of TRL 1.16; `tests/trainer` holds them to the stock results.
 
     `schema` is the response schema whose grammar the completions were sampled under: the policy is what is sampled.
     Without the grammar in the loss, an answer that is pushed down pushes probability onto tokens that the grammar
     forbids, where it is never punished, until sampling draws from what little is left.
     """
 
-    def __init__(self, *, grammars: Grammars, schema: dict[str, Any] | None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        grammars: Grammars,
+        schema: dict[str, Any] | None,
+        curriculum: Curriculum | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self._grammars = grammars
         self._schema = schema
+        self._curriculum = curriculum
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> IndexSampler[int]:
+        """The curriculum, where there is one; TRL's own order otherwise."""
+        return self._curriculum or super()._get_train_sampler(dataset)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """Leave out the rows whose advantage is zero: without a KL term they add nothing but time."""
@@ -121,9 +136,20 @@ def train(
     """Train `model`'s adapter in place; go on from the last checkpoint in `run_dir` if there is one."""
     sampler = Sampler(model, tokenizer, policy=policy)
     rows = [
-        {"prompt": [message.model_dump() for message in task.messages], "reference": task.model_dump_json()}
-        for task in tasks
+        {"prompt": [message.model_dump() for message in task.messages], "index": index}
+        for index, task in enumerate(tasks)
     ]
+    imitated = {task.id for task in demonstrations(tasks)}
+    curriculum = Curriculum(
+        len(tasks),
+        settled=[index for index, task in enumerate(tasks) if task.id in imitated],
+        # Few tasks hold the policy back from answering what has no answer; resting, they were forgotten.
+        unresting=[index for index, task in enumerate(tasks) if "refusal" in task.reference],
+        prompts=config.prompts_per_step,
+        generations=config.generations,
+        steps=config.steps,
+        seed=seed,
+    )
 
     def roll(prompts: list[list[dict[str, str]]], _: GRPOTrainer) -> dict[str, list[Any]]:
         sampler.refresh()
@@ -145,12 +171,13 @@ def train(
             "text": [r.call.text if r.call else None for r in rollouts],
         }
 
-    def execution_match(reference: list[str], text: list[str | None], **_: object) -> list[float | None]:
+    def execution_match(index: list[int], text: list[str | None], **_: object) -> list[float | None]:
         """None, not 0, for an invalid episode: TRL leaves it out."""
-        return [
-            _reward(scorer, answer, Task.model_validate_json(task))
-            for answer, task in zip(text, reference, strict=True)
-        ]
+        rewards = [_reward(scorer, answer, tasks[i]) for i, answer in zip(index, text, strict=True)]
+        for task in set(index):
+            group = [r for i, r in zip(index, rewards, strict=True) if i == task and r is not None]
+            curriculum.tell(task, group)
+        return rewards
 
     arguments = GRPOConfig(
         output_dir=str(run_dir),
@@ -183,6 +210,7 @@ def train(
     trainer = SharedPrefixGRPOTrainer(
         grammars=Grammars(tokenizer, int(model.get_base_model().config.vocab_size)),
         schema=agent.response_schema,
+        curriculum=curriculum,
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
