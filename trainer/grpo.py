@@ -47,9 +47,11 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         grammars: Grammars,
         schema: dict[str, Any] | None,
         curriculum: Curriculum | None = None,
+        rows_at_once: int = 16,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        self._rows_at_once = rows_at_once
         self._grammars = grammars
         self._schema = schema
         self._curriculum = curriculum
@@ -59,21 +61,38 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         return self._curriculum or super()._get_train_sampler(dataset)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        """Leave out the rows whose advantage is zero: without a KL term they add nothing but time."""
+        """TRL's loss over the rows with an advantage (without a KL term the others add nothing but time), part by part.
+
+        All parts but the last go backward at once, which frees their activations: those of a whole batch take more
+        memory than the model. The returned loss has the value of all, and the gradient of the last.
+        """
         advantages = inputs["advantages"]
         kept = advantages.nonzero()[:, 0]
         if len(kept) == 0:  # nothing to learn from this step; a zero that the optimiser can differentiate
             return sum(
                 (p.sum() * 0.0 for p in model.parameters() if p.requires_grad), advantages.new_zeros(())
             )
+        _, prompts = inputs["prompt_ids"][kept].unique(dim=0, return_inverse=True)
+        *parts, last = kept[prompts.argsort()].split(self._rows_at_once)  # rows of one prompt side by side
+        done = advantages.new_zeros(())
+        for part in parts:
+            loss = self._part_of_loss(model, inputs, part)
+            self.accelerator.backward(loss)
+            done += loss.detach()
+        return self._part_of_loss(model, inputs, last) + done
+
+    def _part_of_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], part: torch.Tensor
+    ) -> torch.Tensor:
+        batch = len(inputs["advantages"])
         rows = {
-            key: value[kept]
-            if isinstance(value, torch.Tensor) and value.dim() and len(value) == len(advantages)
+            key: value[part]
+            if isinstance(value, torch.Tensor) and value.dim() and len(value) == batch
             else value
             for key, value in inputs.items()
         }
         loss: torch.Tensor = super()._compute_loss(model, rows)
-        return loss * len(kept) / len(advantages)  # dr_grpo divides by the number of rows
+        return loss * len(part) / batch  # dr_grpo divides by the number of rows
 
     def _get_per_token_logps_and_entropies(
         self,

@@ -165,11 +165,12 @@ def gradients(model: Any) -> dict[str, Any]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("rows_at_once", [16, 2], ids=["whole", "in parts"])
 @pytest.mark.parametrize(
     "advantages", [None, [0.7, -0.7, 0.1, 0.2, 0.4, -0.4]], ids=["some zero", "none zero"]
 )
-def test_leaving_out_rows_without_advantage_changes_neither_loss_nor_gradients(
-    tokenizer: Any, grpo_arguments: Any, advantages: list[float] | None
+def test_neither_leaving_out_rows_without_advantage_nor_parts_change_loss_or_gradients(
+    tokenizer: Any, grpo_arguments: Any, advantages: list[float] | None, rows_at_once: int
 ):
     rows = batch()
     if advantages:
@@ -177,6 +178,7 @@ def test_leaving_out_rows_without_advantage_changes_neither_loss_nor_gradients(
     found = []
     for kind in (tiny.grpo.SharedPrefixGRPOTrainer, tiny.GRPOTrainer):
         trainer = grpo_trainer(kind, grpo_arguments, tiny.adapted(tiny.model(tokenizer)), tokenizer)
+        trainer._rows_at_once = rows_at_once
         trainer.model.train()
         loss = trainer._compute_loss(trainer.model, dict(rows))
         loss.backward()
