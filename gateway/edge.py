@@ -52,7 +52,8 @@ class Edge:
             await send(message)
 
         refusal = self._refusal(given) if is_agent else None
-        self._running += is_agent
+        admitted = is_agent and refusal is None
+        self._running += admitted
         try:
             if refusal is not None:
                 await refusal.response()(scope, receive, send_with_ids)
@@ -67,7 +68,7 @@ class Edge:
             ):  # else the server closes the connection, and the client sees that the answer is cut short
                 await internal_error(ids["x-request-id"]).response()(scope, receive, send_with_ids)
         finally:
-            self._running -= is_agent
+            self._running -= admitted
             route = AGENT_PATH if is_agent else getattr(scope.get("route"), "path", "other")
             self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
 

@@ -11,7 +11,6 @@ from gateway.errors import ApiError
 from gateway.openai_chat import Metadata
 from gateway.rating import checked_rating, recorded_request
 from gateway.state import gateway_of
-from gateway.trace import request_trace
 from gateway.wire import Body, read
 
 router = APIRouter(tags=["feedback"])
@@ -60,8 +59,7 @@ async def create_feedback(request: Request) -> dict[str, str]:
         tags=body.tags or {},
     )
     await gateway.recorder.rating(checked_rating(rating, gateway.agents.get(rated.agent)))
-    if rated.trace_id is not None:
-        gateway.telemetry.rated(request_trace(rated.trace_id, body.request_id), rated.agent, rating)
+    gateway.telemetry.rated(rated.trace_id, rated.agent, rating)
     return {"feedback_id": rating.event_id}
 
 

@@ -8,10 +8,7 @@ import os
 import threading
 import time
 
-from opentelemetry._logs import (
-    Logger,
-    SeverityNumber,
-)  # the underscore: OpenTelemetry may still change its log API
+from opentelemetry._logs import Logger, SeverityNumber  # `_`: OpenTelemetry may still change these
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -23,6 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
+    INVALID_SPAN,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -40,6 +38,8 @@ from gateway.trace import Trace
 Attributes = dict[str, AttributeValue]
 
 _SCOPE = "flywheel.gateway"
+# Part of no span. None would mean the one that is current in this task; an empty context counts as None for events.
+_NOWHERE = set_span_in_context(INVALID_SPAN, Context())
 _FLUSH_SECONDS = 3.0  # how long a shutdown lets the last batches go out
 _SIGNALS = {
     "traces": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -107,11 +107,12 @@ class Exporter:
             span.set_status(Status(StatusCode.ERROR))
         span.end(end)
 
-    def event(self, trace: Trace, name: str, time_ns: int, attributes: Attributes) -> None:
-        """Put an event of a span on its way: the span itself may have ended long ago."""
+    def event(self, trace: Trace | None, name: str, time_ns: int, attributes: Attributes) -> None:
+        """Put an event of a span (None: of none) on its way; the span itself may have ended long ago."""
+        where = _NOWHERE if trace is None else _context(trace.trace_id, trace.span_id, trace, remote=False)
         self._logger.emit(
             timestamp=time_ns,
-            context=_context(trace.trace_id, trace.span_id, trace, remote=False),
+            context=where,
             severity_number=SeverityNumber.INFO,
             attributes=attributes,
             event_name=name,
@@ -156,7 +157,7 @@ def _endpoint(options: TelemetryOptions, signal: str) -> str | None:
 
 def _parent(trace: Trace, *, remote: bool) -> Context:
     if trace.parent_id is None:
-        return Context()  # not None, which would mean: whatever span is current in this task
+        return _NOWHERE
     return _context(trace.trace_id, trace.parent_id, trace, remote=remote)
 
 

@@ -15,7 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from feedback.events import ModelCall, Rating
-from gateway.telemetry.outcome import AgentOutcome, ModelOutcome
+from gateway.telemetry.outcome import AgentOutcome, ModelOutcome, operation
 
 # Boundaries, in seconds or tokens: those that the conventions recommend, where they do.
 _HTTP = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -136,8 +136,8 @@ class Metrics:
             series.input_tokens.observe(outcome.input_tokens)
             series.output_tokens.observe(outcome.output_tokens)
 
-    def agent(self, outcome: AgentOutcome, operations: Iterable[str]) -> None:
-        """A request to an agent is over; `operations` says of each of its calls what it was."""
+    def agent(self, outcome: AgentOutcome) -> None:
+        """A request to an agent is over."""
         event = outcome.event
         generations = [call for call in event.calls if isinstance(call, ModelCall)]
         first = None
@@ -152,8 +152,8 @@ class Metrics:
         if generations:
             series.input_tokens.observe(sum(len(call.prompt_token_ids) for call in generations))
             series.output_tokens.observe(sum(len(call.completion_token_ids) for call in generations))
-        for call, operation in zip(event.calls, operations, strict=True):
-            self._call(operation, event.agent).observe(call.latency)
+        for call in event.calls:
+            self._call(operation(call), event.agent).observe(call.latency)
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
         """An HTTP request is over; `route` is a path as it was declared, not as it was asked for."""
@@ -186,17 +186,17 @@ class Metrics:
         registry.register(_Live(live))
         return generate_latest(registry)
 
-    def _of(self, operation: str, model: str, policy: str, status: str, error: str | None) -> _Series:
-        key = (operation, model, policy, status, error or "")
+    def _of(self, name: str, model: str, policy: str, status: str, error: str | None) -> _Series:
+        key = (name, model, policy, status, error or "")
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(
                 self._requests.labels(model, policy, status, error or ""),
-                self._duration.labels(operation, model, error or ""),
-                self._first_token.labels(operation, model),
-                self._overhead.labels(operation, model),
-                self._tokens.labels(operation, model, "input"),
-                self._tokens.labels(operation, model, "output"),
+                self._duration.labels(name, model, error or ""),
+                self._first_token.labels(name, model),
+                self._overhead.labels(name, model),
+                self._tokens.labels(name, model, "input"),
+                self._tokens.labels(name, model, "output"),
             )
         return series
 
@@ -208,10 +208,10 @@ class Metrics:
         if waited is not None:
             series.overhead.observe(max(0.0, seconds - waited))
 
-    def _call(self, operation: str, agent: str) -> Histogram:
-        series = self._calls_series.get((operation, agent))
+    def _call(self, name: str, agent: str) -> Histogram:
+        series = self._calls_series.get((name, agent))
         if series is None:
-            series = self._calls_series[operation, agent] = self._calls.labels(operation, agent)
+            series = self._calls_series[name, agent] = self._calls.labels(name, agent)
         return series
 
 

@@ -2,9 +2,10 @@
 
 from typing import Literal, NamedTuple
 
-from feedback.events import RequestFinished, Status
+from agents.loop import RETRIEVAL
+from feedback.events import Call, ModelCall, RequestFinished, Status
 
-Operation = Literal["invoke_agent", "chat", "text_completion", "embeddings", "generate_content"]
+Operation = Literal["chat", "text_completion", "embeddings"]
 
 
 class AgentOutcome(NamedTuple):
@@ -17,6 +18,11 @@ class AgentOutcome(NamedTuple):
     seconds: float
     error: str | None = None  # a code, when it was not completed
     model_calls_ns: tuple[int, ...] = ()  # when each model call began, finished or not
+
+    @property
+    def ended_ns(self) -> int:
+        """When it was recorded."""
+        return self.started_ns + round(self.seconds * 1e9)
 
 
 class ModelOutcome(NamedTuple):
@@ -36,3 +42,16 @@ class ModelOutcome(NamedTuple):
     output_tokens: int = 0
     finish_reasons: tuple[str, ...] = ()
     error: str | None = None  # a code, when it was not completed
+    provider: str = "vllm"  # of the model, in the words of the conventions: openai, anthropic, …
+
+    @property
+    def ended_ns(self) -> int:
+        """When it was over."""
+        return self.started_ns + round(self.seconds * 1e9)
+
+
+def operation(call: Call) -> Literal["chat", "retrieval", "execute_tool"]:
+    """What the conventions call a thing that an agent does."""
+    if isinstance(call, ModelCall):
+        return "chat"
+    return "retrieval" if call.name == RETRIEVAL else "execute_tool"

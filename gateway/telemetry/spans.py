@@ -9,18 +9,18 @@ Afterwards and from the record, because then the loop need not know of tracing, 
 and a request costs nothing until it is answered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 from opentelemetry.trace import SpanKind
 
-from agents.loop import RETRIEVAL
 from agents.manifest import Agent
 from feedback.events import Call, ModelCall, Rating, RequestFinished, Sampling, ToolCall
 from gateway.telemetry import content
 from gateway.telemetry.export import Attributes, Exporter
-from gateway.telemetry.outcome import AgentOutcome, ModelOutcome
+from gateway.telemetry.outcome import AgentOutcome, ModelOutcome, operation
 from gateway.trace import Trace
 
 _PROVIDER = "vllm"
@@ -69,23 +69,26 @@ class Spans:
             attributes["gen_ai.input.messages"] = content.messages(event.input)
             if event.output is not None:
                 reason = generations[-1].finish_reason if generations else event.status
-                attributes["gen_ai.output.messages"] = content.answer(event.output, reason)
+                attributes["gen_ai.output.messages"] = content.answers([(event.output, reason)])
         self._exporter.span(
             trace,
             f"invoke_agent {agent.name}",
             SpanKind.INTERNAL,
             start=outcome.started_ns,
-            end=outcome.started_ns + _ns(outcome.seconds),
+            end=outcome.ended_ns,
             attributes=attributes,
             error=outcome.error,
             remote_parent=True,
         )
         self._parts(trace, event, outcome)
 
-    def model(self, trace: Trace, outcome: ModelOutcome, parameters: Mapping[str, Any]) -> None:
-        """A request to a plain model: `parameters` is its body."""
+    def model(
+        self, trace: Trace, outcome: ModelOutcome, parameters: Mapping[str, Any], answers: Sequence[str]
+    ) -> None:
+        """A request to a plain model: `parameters` is its body, `answers` the texts that came back."""
         attributes: Attributes = {
             **_common(outcome.operation, outcome.episode_id),
+            "gen_ai.provider.name": outcome.provider,
             "gen_ai.request.model": outcome.model,
             "gen_ai.response.id": outcome.request_id,
             "gen_ai.response.model": outcome.policy,
@@ -99,21 +102,28 @@ class Spans:
             attributes["gen_ai.response.finish_reasons"] = list(outcome.finish_reasons)
         if outcome.first_token_seconds is not None and parameters.get("stream"):
             attributes["gen_ai.response.time_to_first_chunk"] = outcome.first_token_seconds
-        if self._content and "messages" in parameters:
-            attributes["gen_ai.input.messages"] = content.as_json(parameters["messages"])
+        if self._content:
+            if "messages" in parameters:
+                attributes["gen_ai.input.messages"] = content.chat(parameters["messages"])
+            if answers:
+                reasons = zip_longest(answers, outcome.finish_reasons[: len(answers)], fillvalue="")
+                attributes["gen_ai.output.messages"] = content.answers(reasons)
         self._exporter.span(
             trace,
             f"{outcome.operation} {outcome.model}",
             SpanKind.CLIENT,
             start=outcome.started_ns,
-            end=outcome.started_ns + _ns(outcome.seconds),
+            end=outcome.ended_ns,
             attributes=attributes,
             error=outcome.error,
             remote_parent=True,
         )
 
-    def rating(self, trace: Trace, rating: Rating) -> None:
-        """The event of a rating, on the span of the request that it is about. Who rated is not told."""
+    def rating(self, trace: Trace | None, rating: Rating) -> None:
+        """The event of a rating, on the span of the request that it is about. Who rated is not told.
+
+        `trace` None: of that request nothing is known but its id.
+        """
         attributes: Attributes = {
             "gen_ai.evaluation.name": rating.name,
             "gen_ai.response.id": rating.request_id,
@@ -140,7 +150,7 @@ class Spans:
                 f"chat {outcome.served_name}",
                 SpanKind.CLIENT,
                 start=outcome.model_calls_ns[number],
-                end=outcome.started_ns + _ns(outcome.seconds),
+                end=outcome.ended_ns,
                 attributes={
                     **_common("chat", event.episode_id),
                     "gen_ai.request.model": outcome.served_name,
@@ -163,20 +173,20 @@ class Spans:
         }
         if self._content:
             attributes["gen_ai.input.messages"] = content.messages(call.messages)
-            attributes["gen_ai.output.messages"] = content.answer(call.text, call.finish_reason)
+            attributes["gen_ai.output.messages"] = content.answers([(call.text, call.finish_reason)])
         self._exporter.span(
             trace,
             f"chat {served_name}",
             SpanKind.CLIENT,
             start=(start := _began(call, event)),
-            end=start + _ns(call.latency),
+            end=start + round(call.latency * 1e9),
             attributes=attributes,
         )
 
     def _tool(self, trace: Trace, event: RequestFinished, call: ToolCall) -> None:
-        operation = "retrieval" if call.name == RETRIEVAL else "execute_tool"
-        attributes = _common(operation, event.episode_id)
-        if operation == "retrieval":
+        done = operation(call)
+        attributes = _common(done, event.episode_id)
+        if done == "retrieval":
             name = f"retrieval {call.arguments['knowledge']}"
             attributes["gen_ai.data_source.id"] = call.arguments["knowledge"]
             if self._content:
@@ -191,9 +201,9 @@ class Spans:
         self._exporter.span(
             trace,
             name,
-            SpanKind.CLIENT if operation == "retrieval" else SpanKind.INTERNAL,
+            SpanKind.CLIENT if done == "retrieval" else SpanKind.INTERNAL,
             start=(start := _began(call, event)),
-            end=start + _ns(call.latency),
+            end=start + round(call.latency * 1e9),
             attributes=attributes,
             error=None if call.error is None else "tool_error",
         )
@@ -204,9 +214,9 @@ def call_trace(trace: Trace, number: int) -> Trace:
     return trace.child(f"chat {number}")
 
 
-def _common(operation: str, episode_id: str) -> Attributes:
-    attributes: Attributes = {"gen_ai.operation.name": operation, "gen_ai.conversation.id": episode_id}
-    if operation not in ("retrieval", "execute_tool"):  # no model has a part in these
+def _common(name: str, episode_id: str) -> Attributes:
+    attributes: Attributes = {"gen_ai.operation.name": name, "gen_ai.conversation.id": episode_id}
+    if name not in ("retrieval", "execute_tool"):  # no model has a part in these
         attributes["gen_ai.provider.name"] = _PROVIDER
     return attributes
 
@@ -218,10 +228,6 @@ def _began(call: Call, event: RequestFinished) -> int:
 
 def _unix_ns(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(microseconds=1) * 1_000
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * 1e9)
 
 
 def _sampling(sampling: Sampling) -> Attributes:

@@ -65,7 +65,8 @@ def events(document: dict[str, Any]) -> Iterable[Event]:
     for resource in document.get("resourceLogs", ()):
         for scope in resource["scopeLogs"]:
             for record in scope["logRecords"]:
-                yield Event(record["eventName"], record["traceId"], record["spanId"], _attributes(record))
+                ids = record.get("traceId", ""), record.get("spanId", "")
+                yield Event(record["eventName"], *ids, _attributes(record))
 
 
 @dataclass

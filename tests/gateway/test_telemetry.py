@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from agents.manifest import Agent
-from feedback.events import ToolCall
+from feedback.events import Message, ToolCall
 from gateway.config import TelemetryOptions
-from gateway.telemetry import AgentOutcome, ModelOutcome, Telemetry
+from gateway.telemetry import AgentOutcome, ModelOutcome, Telemetry, content
 from gateway.trace import span_id
-from tests.contracts.samples import EPOCH, model_call, request
+from tests.contracts.samples import EPOCH, model_call, rating, request
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, TEXT, World, until
 from tests.gateway.fake_vllm import BASE, answer_of
 from tests.gateway.otlp import CLIENT, ERROR, INTERNAL, Receiver, Span
@@ -124,8 +124,8 @@ async def test_spans_last_as_long_as_what_they_stand_for(world: World, receiver)
 async def test_nobody_s_words_leave_unless_that_is_opted_in(world: World, receiver):
     async with world.running(telemetry=to(receiver)):
         answered = await world.http().post(CHAT, json=GOOD)
-        rating = {"request_id": answered.json()["id"], "value": True, "comment": "as in the report"}
-        assert (await world.http().post("/v1/feedback", json=rating)).status_code == 200
+        rated = {"request_id": answered.json()["id"], "value": True, "comment": "as in the report"}
+        assert (await world.http().post("/v1/feedback", json=rated)).status_code == 200
     sent = b"".join(receiver.bodies)
     for secret in (TEXT, ANSWER, "claims(claim_id", "as in the report", world.keys["ann"], '"ann"'):
         assert secret.encode() not in sent
@@ -135,8 +135,8 @@ async def test_nobody_s_words_leave_unless_that_is_opted_in(world: World, receiv
 async def test_content_that_is_opted_in_has_the_form_of_the_conventions(world: World, receiver):
     async with world.running(telemetry=to(receiver, content=True)):
         answered = await world.http().post(CHAT, json=GOOD)
-        rating = {"request_id": answered.json()["id"], "value": True, "comment": "as in the report"}
-        await world.http().post("/v1/feedback", json=rating)
+        rated = {"request_id": answered.json()["id"], "value": True, "comment": "as in the report"}
+        await world.http().post("/v1/feedback", json=rated)
     spans = by_operation(receiver.spans)
     asked = {"role": "user", "parts": [{"type": "text", "content": TEXT}]}
     said = {"role": "assistant", "parts": [{"type": "text", "content": ANSWER}], "finish_reason": "stop"}
@@ -157,8 +157,8 @@ async def test_what_is_too_long_for_a_span_is_replaced_by_valid_json(receiver):
             body = {"messages": [{"role": "user", "content": "x" * length}]}
             telemetry.model_finished(telemetry.begin("r1", []), plain(), body)
     fits, cut = (json.loads(span.attributes["gen_ai.input.messages"]) for span in receiver.spans)
-    assert fits[0]["content"] == "x" * 10_000
-    assert cut == "20030 characters: more than a span carries"
+    assert fits == [{"role": "user", "parts": [{"type": "text", "content": "x" * 10_000}]}]
+    assert cut == "20056 characters: more than a span carries"
 
 
 @pytest.mark.parametrize(("value", "attributes"), [(True, ("true", 1.0)), (False, ("false", 0.0))])
@@ -288,7 +288,7 @@ async def test_a_request_to_a_plain_model_is_one_span(receiver):
     async with telemetry.exporting():
         trace = telemetry.begin("r1", [(b"traceparent", SAMPLED["traceparent"].encode())])
         telemetry.enter("m")
-        telemetry.model_finished(trace, plain(), body)
+        telemetry.model_finished(trace, plain(), body, ["one", "two"])
         telemetry.leave("m")
     (span,) = receiver.spans
     assert (span.name, span.kind, span.trace_id, span.parent_id) == ("chat m", CLIENT, TRACE, CALLER)
@@ -298,7 +298,8 @@ async def test_a_request_to_a_plain_model_is_one_span(receiver):
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "vllm",
         "gen_ai.conversation.id": "e1",
-        "gen_ai.input.messages": json.dumps(QUESTION, separators=(",", ":")),
+        "gen_ai.input.messages": content.messages([Message(role="user", content=TEXT)]),
+        "gen_ai.output.messages": content.answers([("one", "stop"), ("two", "length")]),
         "gen_ai.request.choice.count": 2,
         "gen_ai.request.max_tokens": 9,
         "gen_ai.request.model": "m",
@@ -313,15 +314,46 @@ async def test_a_request_to_a_plain_model_is_one_span(receiver):
     }
 
 
-@pytest.mark.parametrize("content", [True, False])
-async def test_a_tool_that_an_agent_runs_is_a_span(world: World, receiver, content):
+def test_messages_of_the_openai_api_are_told_in_the_form_of_the_conventions():
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    told = content.chat(
+        [
+            {"role": "user", "content": [{"type": "text", "text": "look"}, picture]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "42"},
+        ]
+    )
+    assert json.loads(told) == [
+        {"role": "user", "parts": [{"type": "text", "content": "look"}, {"type": "image_url"}]},
+        {"role": "assistant", "parts": [{"type": "tool_call", "id": "c1", "name": "f", "arguments": "{}"}]},
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "42"}]},
+    ]
+
+
+async def test_a_rating_of_a_request_without_a_trace_is_told_by_the_requests_id(receiver):
+    telemetry = Telemetry(to(receiver))
+    async with telemetry.exporting():
+        telemetry.rated(None, AGENT, rating(value="mostly"))
+        telemetry.rated(None, AGENT, rating(value=0.5))
+    label, score = receiver.events
+    assert (label.trace_id, label.span_id) == ("", "")
+    assert label.attributes["gen_ai.response.id"] == "r1"
+    assert label.attributes["gen_ai.evaluation.score.label"] == "mostly"
+    assert "gen_ai.evaluation.score.value" not in label.attributes
+    assert score.attributes["gen_ai.evaluation.score.value"] == 0.5
+    assert "gen_ai.evaluation.score.label" not in score.attributes
+
+
+@pytest.mark.parametrize("opted_in", [True, False])
+async def test_a_tool_that_an_agent_runs_is_a_span(world: World, receiver, opted_in):
     began = EPOCH + timedelta(seconds=1)
     tools = [
         ToolCall(name="sql", arguments={"query": "SELECT 1"}, result=[[1]], started=began, latency=0.5),
         ToolCall(name="sql", arguments={"query": "SELEC"}, error="no", started=began, latency=0.1),
     ]
     event = request(calls=(tools[0], model_call(started=began), tools[1]), time=EPOCH + timedelta(seconds=3))
-    telemetry = Telemetry(to(receiver, content=content))
+    telemetry = Telemetry(to(receiver, content=opted_in))
     outcome = AgentOutcome(event, AGENT, BASE, started_ns=round(EPOCH.timestamp() * 1e9), seconds=3.0)
     async with telemetry.exporting():
         trace = telemetry.begin("r1", [])
@@ -334,7 +366,7 @@ async def test_a_tool_that_an_agent_runs_is_a_span(world: World, receiver, conte
     assert good.attributes["gen_ai.tool.name"] == "sql"
     assert (good.status, bad.status, bad.attributes["error.type"]) == (0, ERROR, "tool_error")
     written = {"gen_ai.tool.call.arguments": '{"query":"SELECT 1"}', "gen_ai.tool.call.result": "[[1]]"}
-    assert {k: v for k, v in good.attributes.items() if "tool.call" in k} == (written if content else {})
+    assert {k: v for k, v in good.attributes.items() if "tool.call" in k} == (written if opted_in else {})
 
 
 async def test_a_defect_in_telemetry_does_not_spoil_an_answer(
