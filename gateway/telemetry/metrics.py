@@ -90,8 +90,8 @@ class Metrics:
         )
         self._calls = Histogram(
             "gen_ai_client_operation_duration_seconds",
-            "What an agent waits for: calls of the model server, retrievals, tools.",
-            ("gen_ai_operation_name", "gen_ai_agent_name"),
+            "What requests wait for: the model server, retrievals, tools.",
+            by_model,
             registry=registry,
             buckets=_OPERATION,
         )
@@ -132,6 +132,7 @@ class Metrics:
         """A request to a plain model is over."""
         series = self._of(outcome.operation, outcome.model, outcome.policy, outcome.status, outcome.error)
         self._count(series, outcome.seconds, outcome.first_token_seconds, outcome.upstream_seconds)
+        self._call(outcome.operation, outcome.model).observe(outcome.upstream_seconds)
         if outcome.input_tokens or outcome.output_tokens:
             series.input_tokens.observe(outcome.input_tokens)
             series.output_tokens.observe(outcome.output_tokens)
@@ -208,10 +209,10 @@ class Metrics:
         if waited is not None:
             series.overhead.observe(max(0.0, seconds - waited))
 
-    def _call(self, name: str, agent: str) -> Histogram:
-        series = self._calls_series.get((name, agent))
+    def _call(self, name: str, model: str) -> Histogram:
+        series = self._calls_series.get((name, model))
         if series is None:
-            series = self._calls_series[name, agent] = self._calls.labels(name, agent)
+            series = self._calls_series[name, model] = self._calls.labels(name, model)
         return series
 
 

@@ -60,7 +60,7 @@ async def test_a_request_is_counted_with_its_times_and_tokens(live: World) -> No
     assert written == 3 * len(answer_of(BASE))
     calls = "gen_ai_client_operation_duration_seconds"
     for operation in ("chat", "retrieval"):
-        assert seen(f"{calls}_count", gen_ai_operation_name=operation, gen_ai_agent_name=AGENT) == 3
+        assert seen(f"{calls}_count", gen_ai_operation_name=operation, gen_ai_request_model=AGENT) == 3
     assert seen(f"{calls}_sum") + overhead == pytest.approx(whole)
     assert seen("flywheel_requests_in_flight", model=AGENT) == 0
 
@@ -226,6 +226,7 @@ async def test_a_plain_model_is_counted_too(live: World) -> None:
     assert seen("gen_ai_client_token_usage_count", **model, gen_ai_token_type="output") == 1
     assert seen("flywheel_gateway_overhead_seconds_sum", **model) == pytest.approx(0.2)
     assert seen("gen_ai_server_request_duration_seconds_sum", **model) == pytest.approx(1.0)
+    assert seen("gen_ai_client_operation_duration_seconds_sum", **model) == pytest.approx(0.8)
 
 
 _WORKER = """
