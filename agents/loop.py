@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,8 @@ from agents.model import Model, ModelError, ModelRequest
 from feedback.events import Call, Message, ModelCall, Sampling, ToolCall
 from tools.errors import ToolError
 from tools.knowledge import Context, Kind, Knowledge
+
+RETRIEVAL = "retrieve"  # the name under which a retrieval is recorded
 
 
 @dataclass(frozen=True)
@@ -106,16 +109,17 @@ def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) ->
         "examples": agent.quotas.examples,
         "heuristics": agent.quotas.heuristics,
     }
-    started = time.perf_counter()
+    began, started = datetime.now(UTC), time.perf_counter()
     context = knowledge.search(question, quotas)
     call = ToolCall(
-        name="retrieve",
+        name=RETRIEVAL,
         arguments={"query": question, "knowledge": knowledge.digest},
         result={
             "schemas": [item.text for item in context.schemas],
             "examples": [item.question for item in context.examples],
             "heuristics": [item.text for item in context.heuristics],
         },
+        started=began,
         latency=time.perf_counter() - started,
     )
     return call, context

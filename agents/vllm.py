@@ -4,7 +4,8 @@ Token ids and logprobs are the server's own (`return_token_ids`, `logprobs`), co
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -18,20 +19,33 @@ _CONTEXT_HINTS = ("maximum context length", "max_model_len", "longer than the ma
 
 
 class VllmModel:
-    """One served model or adapter. The caller owns `session`; `name` is what vLLM calls the policy."""
+    """One served model or adapter. The caller owns `session`; `name` is what vLLM calls the policy.
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, *, name: str, policy: str) -> None:
+    `headers` is asked, as each call goes out, what goes with it.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        *,
+        name: str,
+        policy: str,
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.policy = policy
         self._session = session
         self._url = f"{base_url.rstrip('/')}/v1/chat/completions"
         self._name = name
+        self._headers = headers
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
         """See `agents.model.Model.stream`. Closing the iterator early cancels the generation on the server."""
-        started = time.perf_counter()
+        began, started = datetime.now(UTC), time.perf_counter()
         collected = _Collected(self._name)
+        body = orjson.dumps(self._body(request))
         try:
-            async with self._session.post(self._url, data=orjson.dumps(self._body(request))) as response:
+            async with self._session.post(self._url, data=body, headers=self._headers()) as response:
                 if response.status != 200:
                     raise _refusal(response.status, await response.text())
                 while line := await response.content.readline(max_line_length=_LINE_BYTES):
@@ -46,7 +60,7 @@ class VllmModel:
             raise ModelError(f"the model server does not answer ({error}); try again shortly") from error
         if collected.finish_reason is None:
             raise ModelError("the model server ended the stream before the answer was complete", status=502)
-        yield collected.call(request, self.policy, started)
+        yield collected.call(request, self.policy, began, started)
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -110,7 +124,7 @@ class _Collected:
         self._text.append(text)
         return text
 
-    def call(self, request: ModelRequest, policy: str, started: float) -> ModelCall:
+    def call(self, request: ModelRequest, policy: str, began: datetime, started: float) -> ModelCall:
         now = time.perf_counter()
         if len(self._logprobs) != len(self._tokens):
             said = f"{len(self._tokens)} tokens and {len(self._logprobs)} logprobs"
@@ -125,6 +139,7 @@ class _Collected:
             completion_token_ids=tuple(self._tokens),
             logprobs=tuple(self._logprobs),
             finish_reason=self.finish_reason or "",
+            started=began,
             time_to_first_token=(self._first or now) - started,
             latency=now - started,
         )

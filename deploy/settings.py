@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
+from gateway.config import TelemetryOptions
 from trainer.config import Options
 
 FILE = "flywheel.toml"
@@ -119,6 +120,7 @@ class Settings(BaseSettings):
     gateway: GatewaySection = GatewaySection()
     vllm: VllmSection = VllmSection()
     feedback: FeedbackSection = FeedbackSection()
+    telemetry: TelemetryOptions = TelemetryOptions()
     agents: AgentsSection = AgentsSection()
     knowledge: KnowledgeSection = KnowledgeSection()
     sql: SqlSection = SqlSection()

@@ -71,6 +71,7 @@ class ModelCall(_Record):
     completion_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: str
+    started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
     time_to_first_token: float = Field(ge=0, description="Seconds.")
     latency: float = Field(ge=0, description="Seconds.")
 
@@ -90,6 +91,7 @@ class ToolCall(_Record):
     result: Any = None
     error: str | None = None
     attempts: int = Field(1, ge=1)
+    started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
     latency: float = Field(0.0, ge=0, description="Seconds.")
 
 

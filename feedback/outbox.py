@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from feedback.sqlite import prepare
 
 _GROUP_LIMIT = 1_000  # appends in one transaction
+_FRESH_SECONDS = 1.0  # for so long a write that succeeded says that the next one will
 _TABLE = """CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, body BLOB NOT NULL)"""
 
@@ -53,6 +54,7 @@ class Outbox:
         self.appended = asyncio.Event()
         self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
         self._closed = False
+        self._wrote = -_FRESH_SECONDS
         self._gate = (
             threading.Lock()
         )  # between the check of _closed and the put: nothing is queued behind the end
@@ -113,6 +115,23 @@ class Outbox:
             return Depth(0, 0.0)
         return Depth(newest[0] - oldest[0] + 1, max(0.0, time.time() - oldest[1]))
 
+    def check(self) -> None:
+        """Return if events are being taken. Raises `OutboxError`.
+
+        Writes to the disk, unless that has succeeded within the last second, and leaves nothing behind.
+        """
+        if self._closed:
+            raise OutboxError("the outbox is closed")
+        if time.monotonic() - self._wrote < _FRESH_SECONDS:
+            return
+        with self._transaction():
+            # An event that is taken back asks for room; what is committed instead asks for the disk.
+            self._writer.execute("SAVEPOINT probe")
+            self._writer.execute("INSERT INTO outbox (time, body) VALUES (0, zeroblob(4096))")
+            self._writer.execute("ROLLBACK TO probe")
+            self._writer.execute("PRAGMA user_version = 0")
+        self._wrote = time.monotonic()
+
     def close(self) -> None:
         """Write what has been queued, then close the file. May be called twice."""
         with self._gate:
@@ -155,7 +174,9 @@ class Outbox:
                 rows = [(now, item.body) for item in group]
                 self._writer.executemany("INSERT INTO outbox (time, body) VALUES (?, ?)", rows)
         except OutboxError as error:
+            self._wrote = -_FRESH_SECONDS
             return error
+        self._wrote = time.monotonic()
         return None
 
     @contextmanager

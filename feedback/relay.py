@@ -10,7 +10,10 @@ _log = logging.getLogger(__name__)
 
 
 class Relay:
-    """One per outbox. `batch` is in events; `poll`, `first_delay` and `longest_delay` are in seconds."""
+    """One per outbox. `batch` is in events; `poll`, `first_delay` and `longest_delay` are in seconds.
+
+    `failures` counts the attempts of `run` that moved nothing because the bus or the disk failed.
+    """
 
     def __init__(
         self,
@@ -22,6 +25,7 @@ class Relay:
         first_delay: float = 0.2,
         longest_delay: float = 30.0,
     ) -> None:
+        self.failures = 0
         self._outbox = outbox
         self._bus = bus
         self._batch = batch
@@ -38,6 +42,7 @@ class Relay:
             try:
                 moved = await self._move_batch()
             except (BusError, OutboxError) as error:
+                self.failures += 1
                 _log.warning("events stay in the outbox, next try in %.1f s: %s", delay, error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, self._longest_delay)

@@ -27,9 +27,10 @@ from gateway.keeper import Keeper
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, models, policies
+from gateway.routes import chat, feedback, health, metrics, models, policies
 from gateway.serving import Serving
 from gateway.state import Gateway
+from gateway.telemetry import Telemetry
 from tools.knowledge import Knowledge, read
 
 _CHUNK_BYTES = 4 * 2**20  # one line of vLLM's stream: its first chunk holds every token id of the prompt
@@ -41,17 +42,18 @@ _log = logging.getLogger(__name__)
 def create_app(config: GatewayConfig) -> FastAPI:
     """The gateway as an ASGI application; opens nothing until it is started. Raises `ManifestError`, `ConfigError`."""
     agents = _load_agents(config)
+    telemetry = Telemetry(config.telemetry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _opened(config, agents) as gateway:
+        async with _opened(config, agents, telemetry) as gateway:
             app.state.gateway = gateway
             yield
 
     app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
-    app.add_middleware(Edge, max_concurrent=config.max_concurrent)
+    app.add_middleware(Edge, max_concurrent=config.max_concurrent, telemetry=telemetry)
     errors.install(app)
-    for routes in (chat, models, feedback, policies, health):
+    for routes in (chat, models, feedback, policies, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -67,9 +69,12 @@ def _load_agents(config: GatewayConfig) -> Mapping[str, Agent]:
 
 
 @asynccontextmanager
-async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIterator[Gateway]:
+async def _opened(
+    config: GatewayConfig, agents: Mapping[str, Agent], telemetry: Telemetry
+) -> AsyncIterator[Gateway]:
     """All resources, in order; closed in the opposite order, when what is in progress has been finished."""
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(telemetry.exporting())
         store = await asyncio.to_thread(Store.open, config.store_url)
         stack.callback(store.close)
         outbox = Outbox(config.outbox_path, config.outbox_max_bytes)
@@ -101,7 +106,13 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         keeper = Keeper(hot_swap)
         recorder = Recorder(outbox)
         invoker = Invoker(
-            session, config.vllm_url, knowledge=knowledge, serving=serving, recorder=recorder, keeper=keeper
+            session,
+            config.vllm_url,
+            knowledge=knowledge,
+            serving=serving,
+            recorder=recorder,
+            keeper=keeper,
+            telemetry=telemetry,
         )
         stack.push_async_callback(_empty, relay)
         stack.push_async_callback(_stop, _start(relay.run(), "relay"))
@@ -112,6 +123,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             config=config,
             agents=agents,
             outbox=outbox,
+            relay=relay,
             store=store,
             auth=Auth(Keys(store)),
             registry=registry,
@@ -121,6 +133,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             keeper=keeper,
             recorder=recorder,
             invoker=invoker,
+            telemetry=telemetry,
             created=int(time.time()),
         )
 

@@ -2,12 +2,48 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class ConfigError(Exception):
     """A configuration that cannot be used. The message names the file, the field and the fault."""
+
+
+class TelemetryOptions(BaseModel):
+    """What is told about requests, and to whom. Traces go out only where an endpoint is named, metrics are asked for.
+
+    The standard variables hold as well: OTEL_EXPORTER_OTLP_* (endpoint, headers, certificate, time-out, compression),
+    OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_SCHEDULE_DELAY, OTEL_SDK_DISABLED.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Base URL of an OTLP/HTTP receiver; None: OTEL_EXPORTER_OTLP_ENDPOINT, and without it no traces.",
+    )
+    content: bool = Field(
+        default=False,
+        description="Put what people, agents and tools wrote into spans: messages, arguments, results, comments.",
+    )
+    sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces beginning here that is exported; a caller decides about its own.",
+    )
+    queue: int = Field(
+        4_096,
+        ge=512,
+        description="Spans that wait for export at most; beyond, the oldest are dropped, with a warning.",
+    )
+    metrics: Literal["local", "open", "off"] = Field(
+        "local",
+        description="/metrics answers on loopback, else by a key with the scope operate; open: anybody; off: nobody.",
+    )
 
 
 class GatewayConfig(BaseModel):
@@ -53,6 +89,7 @@ class GatewayConfig(BaseModel):
     drain_seconds: float = Field(
         30.0, ge=0, description="How long a shutdown waits for requests in progress, in seconds."
     )
+    telemetry: TelemetryOptions = TelemetryOptions()
 
     @classmethod
     def load(cls, path: Path) -> "GatewayConfig":

@@ -2,12 +2,14 @@
 
 import logging
 import re
+import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback.events import new_id
 from gateway.errors import ApiError, internal_error
+from gateway.telemetry import Telemetry
 
 AGENT_PATH = "/v1/chat/completions"
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -16,10 +18,11 @@ _log = logging.getLogger(__name__)
 
 
 class Edge:
-    """Wraps the application. Handlers find `request_id`, and for agents `episode_id`, in `request.state`."""
+    """Wraps the application. Handlers find `request_id`, `trace` and, for agents, `episode_id` in `request.state`."""
 
-    def __init__(self, app: ASGIApp, *, max_concurrent: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_concurrent: int, telemetry: Telemetry) -> None:
         self._app = app
+        self._telemetry = telemetry
         self._max_concurrent = max_concurrent
         self._running = 0
 
@@ -28,40 +31,46 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        arrived = time.perf_counter()
         is_agent = scope["path"] == AGENT_PATH
         ids = {"x-request-id": new_id("chatcmpl-" if is_agent else "req-")}
         state = scope.setdefault("state", {})
         state["request_id"] = ids["x-request-id"]
+        state["trace"] = self._telemetry.begin(ids["x-request-id"], scope["headers"])
+        ids["traceparent"] = state["trace"].traceparent
         given = Headers(scope=scope).get("x-episode-id") if is_agent else None
         if is_agent:
             usable = given is not None and _EPISODE_ID.fullmatch(given)
             state["episode_id"] = ids["x-episode-id"] = given if given and usable else new_id("ep-")
-        started = False
+        status = 0
 
         async def send_with_ids(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 MutableHeaders(scope=message).update(ids)
             await send(message)
 
         refusal = self._refusal(given) if is_agent else None
-        if refusal is not None:
-            await refusal.response()(scope, receive, send_with_ids)
-            return
-        self._running += is_agent
+        admitted = is_agent and refusal is None
+        self._running += admitted
         try:
+            if refusal is not None:
+                await refusal.response()(scope, receive, send_with_ids)
+                return
             await self._app(scope, receive, send_with_ids)
         except Exception:  # noqa: BLE001  # the edge: a defect must be logged with its id and answered without its traceback
             _log.exception(
                 "defect while answering %s %s (%s)", scope["method"], scope["path"], ids["x-request-id"]
             )
             if (
-                not started
+                not status
             ):  # else the server closes the connection, and the client sees that the answer is cut short
                 await internal_error(ids["x-request-id"]).response()(scope, receive, send_with_ids)
         finally:
-            self._running -= is_agent
+            self._running -= admitted
+            route = AGENT_PATH if is_agent else getattr(scope.get("route"), "path", "other")
+            self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
 
     def _refusal(self, episode_id: str | None) -> ApiError | None:
         if episode_id is not None and not _EPISODE_ID.fullmatch(episode_id):

@@ -15,11 +15,14 @@ from agents.loop import Delta, EpisodeError, Finished, run
 from agents.manifest import Agent
 from agents.vllm import VllmModel
 from feedback.events import Call, Message, RequestFinished, Sampling, Status
+from feedback.outbox import OutboxError
 from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.keeper import Keeper
 from gateway.recorder import Recorder
 from gateway.serving import Serving, Target
+from gateway.telemetry import AgentOutcome, Telemetry, call_trace
+from gateway.trace import Trace
 from tools.knowledge import Knowledge
 
 _COMPLETE = {"stop", "length"}
@@ -27,18 +30,24 @@ _COMPLETE = {"stop", "length"}
 
 @dataclass(frozen=True)
 class Invocation:
-    """Everything that is known before the agent starts. `target` was resolved from the alias, once."""
+    """Everything that is known before the agent starts. `target` was resolved from `model`, the name asked for, once.
+
+    `calls_ns` grows with each model call: the Unix time, in nanoseconds, at which it went out.
+    """
 
     request_id: str
     episode_id: str
-    trace_id: str
+    trace: Trace
     agent: Agent
+    model: str
     target: Target
     caller: Key
     messages: tuple[Message, ...]
     sampling: Sampling
     metadata: dict[str, str]
     started: float = field(default_factory=time.perf_counter)
+    started_ns: int = field(default_factory=time.time_ns)
+    calls_ns: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class _Outcome:
     output: str | None = None
     error: str | None = None
     calls: tuple[Call, ...] = ()
+    code: str | None = None
 
 
 class Answer:
@@ -96,6 +106,7 @@ class Invoker:
         serving: Serving,
         recorder: Recorder,
         keeper: Keeper,
+        telemetry: Telemetry,
     ) -> None:
         self._session = session
         self._vllm_url = vllm_url
@@ -103,16 +114,19 @@ class Invoker:
         self._serving = serving
         self._recorder = recorder
         self._keeper = keeper
+        self._telemetry = telemetry
         self._running: set[asyncio.Task[Finished]] = set()
 
     def start(self, invocation: Invocation) -> Answer:
         """Begin at once; the policy counts as in use until the request has been recorded."""
         leave = self._serving.enter(invocation.target.policy)
+        self._telemetry.enter(invocation.agent.name)
         queue: asyncio.Queue[str | None] = asyncio.Queue()
         task = asyncio.create_task(self._answer(invocation, queue))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: leave())
+        task.add_done_callback(lambda _: self._telemetry.leave(invocation.agent.name))
         return Answer(task, queue)
 
     async def drain(self, seconds: float) -> None:
@@ -127,29 +141,38 @@ class Invoker:
 
     async def _answer(self, invocation: Invocation, queue: asyncio.Queue[str | None]) -> Finished:
         text: list[str] = []
-        outcome = _Outcome("failed", error="a defect in the gateway: see its log")
+        outcome = _Outcome("failed", error="a defect in the gateway: see its log", code="internal_error")
         try:
             finished = await self._generate(invocation, queue, text)
             outcome = _Outcome("completed", finished.text, None, finished.calls)
         except EpisodeError as error:
             if error.code == "policy_not_loaded":
                 self._keeper.suspect()
-            outcome = _Outcome("failed", None, f"{error.code}: {error}", error.calls)
+            outcome = _Outcome("failed", None, f"{error.code}: {error}", error.calls, error.code)
             raise
         except asyncio.CancelledError:
             outcome = _Outcome(
-                "cancelled", "".join(text), "the client went away or the gateway was shut down"
+                "cancelled",
+                "".join(text),
+                "the client went away or the gateway was shut down",
+                code="cancelled",
             )
             raise
         finally:
-            await self._recorder.request(_event(invocation, outcome))
+            await self._record(invocation, outcome)
         return finished
 
     async def _generate(
         self, invocation: Invocation, queue: asyncio.Queue[str | None], text: list[str]
     ) -> Finished:
         target = invocation.target
-        model = VllmModel(self._session, self._vllm_url, name=target.served_name, policy=target.policy)
+        model = VllmModel(
+            self._session,
+            self._vllm_url,
+            name=target.served_name,
+            policy=target.policy,
+            headers=lambda: _model_call_headers(invocation),
+        )
         finished: Finished | None = None
         parts = run(
             invocation.agent,
@@ -171,13 +194,38 @@ class Invoker:
             raise EpisodeError(message, status=502, code="upstream_unavailable", calls=finished.calls)
         return finished
 
+    async def _record(self, invocation: Invocation, outcome: _Outcome) -> None:
+        event, code = _event(invocation, outcome), outcome.code
+        try:
+            await self._recorder.request(event)
+        except OutboxError:
+            code = "storage_full"
+            raise
+        finally:
+            told = AgentOutcome(
+                event,
+                invocation.model,
+                invocation.target.served_name,
+                started_ns=invocation.started_ns,
+                seconds=time.perf_counter() - invocation.started,
+                error=code,
+                model_calls_ns=tuple(invocation.calls_ns),
+            )
+            self._telemetry.agent_finished(invocation.trace, invocation.agent, told)
+
+
+def _model_call_headers(invocation: Invocation) -> dict[str, str]:
+    trace = call_trace(invocation.trace, len(invocation.calls_ns))
+    invocation.calls_ns.append(time.time_ns())
+    return trace.headers()
+
 
 def _event(invocation: Invocation, outcome: _Outcome) -> RequestFinished:
     return RequestFinished(
         tenant=invocation.caller.tenant,
         request_id=invocation.request_id,
         episode_id=invocation.episode_id,
-        trace_id=invocation.trace_id,
+        trace_id=invocation.trace.trace_id,
         agent=invocation.agent.name,
         policy=invocation.target.policy,
         caller=invocation.caller.owner,

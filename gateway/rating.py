@@ -23,7 +23,7 @@ async def recorded_request(recorder: Recorder, store: Store, request_id: str, te
     if landed is None:
         message = f"There is no request {request_id!r}. Send the `id` of a completion that this gateway gave."
         raise ApiError(404, message, code="request_not_found", param="request_id")
-    return Recorded(landed.tenant, landed.agent, landed.episode_id)
+    return Recorded(landed.tenant, landed.agent, landed.episode_id, landed.trace_id)
 
 
 def checked_rating(rating: Rating, agent: Agent | None) -> Rating:

@@ -16,6 +16,7 @@ class Recorded(NamedTuple):
     tenant: str
     agent: str
     episode_id: str
+    trace_id: str | None
 
 
 class Recorder:
@@ -33,7 +34,7 @@ class Recorder:
         except OutboxError as error:
             _log.error("request %s (%s) was not recorded: %s", event.request_id, event.status, error)
             raise
-        self._recent[event.request_id] = Recorded(event.tenant, event.agent, event.episode_id)
+        self._recent[event.request_id] = Recorded(event.tenant, event.agent, event.episode_id, event.trace_id)
         if len(self._recent) > self._remember:
             self._recent.popitem(last=False)
 

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from agents.manifest import Agent
 from feedback.outbox import Outbox
+from feedback.relay import Relay
 from feedback.store import Store
 from gateway.auth import Auth
 from gateway.config import GatewayConfig
@@ -17,6 +18,7 @@ from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
 from gateway.serving import Serving
+from gateway.telemetry import Telemetry
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Gateway:
     config: GatewayConfig
     agents: Mapping[str, Agent]
     outbox: Outbox
+    relay: Relay
     store: Store
     auth: Auth
     registry: Registry
@@ -35,6 +38,7 @@ class Gateway:
     keeper: Keeper
     recorder: Recorder
     invoker: Invoker
+    telemetry: Telemetry
     created: int
 
 

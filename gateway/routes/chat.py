@@ -8,7 +8,6 @@ from gateway.invocation import Invocation
 from gateway.openai_chat import ChatFormat, ChatRequest
 from gateway.state import gateway_of
 from gateway.streaming import ChatStream, collect
-from gateway.trace import trace_id
 from gateway.wire import read
 
 router = APIRouter(tags=["chat"])
@@ -26,8 +25,9 @@ async def create_chat_completion(request: Request) -> Response:
         Invocation(
             request_id=request.state.request_id,
             episode_id=request.state.episode_id,
-            trace_id=trace_id(request.headers.get("traceparent")),
+            trace=request.state.trace,
             agent=agent,
+            model=body.model,
             target=target,
             caller=caller,
             messages=body.input(agent),

@@ -59,6 +59,7 @@ async def create_feedback(request: Request) -> dict[str, str]:
         tags=body.tags or {},
     )
     await gateway.recorder.rating(checked_rating(rating, gateway.agents.get(rated.agent)))
+    gateway.telemetry.rated(rated.trace_id, rated.agent, rating)
     return {"feedback_id": rating.event_id}
 
 

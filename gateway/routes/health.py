@@ -6,7 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from feedback.store import Store, StoreError
+from feedback.outbox import OutboxError
+from feedback.store import StoreError
 from gateway.state import Gateway, gateway_of
 
 router = APIRouter(tags=["health"])
@@ -20,7 +21,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> JSONResponse:
-    """200 when every agent can answer, else 503 with what is missing."""
+    """200 when every agent can answer and be recorded, else 503 with what is missing."""
     missing = await _missing(gateway_of(request))
     return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
 
@@ -55,16 +56,15 @@ async def _missing(gateway: Gateway) -> list[str]:
     if not await gateway.replica.ready():
         missing.append(f"vLLM at {gateway.config.vllm_url} does not answer")
     try:
-        await asyncio.to_thread(_touch, gateway.store)
+        await asyncio.to_thread(gateway.store.dead_letter_count)  # any question that is quick
     except StoreError as error:
         missing.append(f"the store does not answer: {error}")
+    try:
+        await asyncio.to_thread(gateway.outbox.check)
+    except OutboxError as error:
+        missing.append(f"the outbox takes no events: {error}")
     for agent in gateway.agents:
         active = gateway.serving.alias(agent).active
         if not gateway.serving.is_ready(active):
             missing.append(f"{active}, the active policy of {agent}, is not loaded")
     return missing + (gateway.keeper.problems or [] if missing else [])
-
-
-def _touch(store: Store) -> None:
-    with store.reading():
-        pass

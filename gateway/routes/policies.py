@@ -95,7 +95,9 @@ async def promote_policy(request: Request, policy: str) -> dict[str, Any]:
     """Load it, verify it, and let it answer. Answers when that has happened, with how long each step took."""
     gateway, by = await _operator(request)
     body = await read(request, ReasonRequest, gateway.config.max_body_bytes)
-    return vars(await gateway.hot_swap.promote(policy, by=by, reason=body.reason))
+    agent = gateway.registry.status(policy).agent
+    with gateway.telemetry.swapping(agent, "promotion"):
+        return vars(await gateway.hot_swap.promote(policy, by=by, reason=body.reason))
 
 
 @router.post("/v1/agents/{agent}/rollback")
@@ -103,7 +105,9 @@ async def rollback_agent(request: Request, agent: str) -> dict[str, Any]:
     """Let the policy answer again that did before the active one."""
     gateway, by = await _operator(request)
     body = await read(request, ReasonRequest, gateway.config.max_body_bytes)
-    return vars(await gateway.hot_swap.rollback(gateway.registry.agent(agent), by=by, reason=body.reason))
+    agent = gateway.registry.agent(agent)
+    with gateway.telemetry.swapping(agent, "rollback"):
+        return vars(await gateway.hot_swap.rollback(agent, by=by, reason=body.reason))
 
 
 async def _operator(request: Request) -> tuple[Gateway, str]:

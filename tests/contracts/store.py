@@ -19,6 +19,7 @@ class StoreContract:
         store.write(batch, letters)
         store.write([*batch, *batch], [*letters, *letters])
         assert store.counts() == {"requests": 1, "ratings": 1, "policy_changes": 1, "dead_letters": 1}
+        assert store.dead_letter_count() == 1
 
     def test_a_write_that_fails_has_written_nothing(self, store: Store):
         with pytest.raises(StoreError):

@@ -190,9 +190,12 @@ def test_on_a_gpu_the_cpu_cache_is_not_set(settings: Settings):
 
 
 def test_the_gateway_is_told_by_a_file_that_it_can_read(settings: Settings):
+    telemetry = settings.telemetry.model_copy(update={"otlp_endpoint": "http://127.0.0.1:4318"})
+    settings = settings.model_copy(update={"telemetry": telemetry})
     program = gateway_program(settings)
     config = GatewayConfig.load(Path(program.command[-1]))
     assert config.port == settings.gateway.port
     assert config.vllm_url == settings.vllm.base_url
+    assert config.telemetry == telemetry
     assert config.base_model == settings.vllm.served_name
     assert len(config.base_digest) == 12

@@ -49,6 +49,7 @@ class FakeVllm:
     running: int = 0
     aborted: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)  # of the same requests, names in lower case
     loads: list[str] = field(default_factory=list)
     unloads: list[str] = field(default_factory=list)
     used_after_unload: list[str] = field(default_factory=list)
@@ -125,6 +126,7 @@ class FakeVllm:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         model = body["model"]
         if not self._knows(model):
             return _error(404, f"The model `{model}` does not exist.")
