@@ -18,6 +18,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         knowledge=settings.knowledge.file,
         qdrant_url=settings.knowledge.url,
         store_url=settings.feedback.store_url,
+        operator_tenant=settings.gateway.operator_tenant,
         outbox_path=settings.feedback.outbox,
         drain_seconds=GRACE_SECONDS - 2,  # else the guard would end it in the middle of an answer
     )

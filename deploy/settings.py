@@ -33,6 +33,9 @@ class GatewaySection(_Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=1, le=65_535)
+    operator_tenant: str = Field(
+        "default", min_length=1, description="Whose keys may operate policies and the gateway itself."
+    )
 
 
 class VllmSection(_Section):

@@ -27,7 +27,7 @@ from gateway.keeper import Keeper
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, models, policies
+from gateway.routes import chat, feedback, health, keys, models, policies
 from gateway.serving import Serving
 from gateway.state import Gateway
 from tools.knowledge import Knowledge, read
@@ -51,7 +51,7 @@ def create_app(config: GatewayConfig) -> FastAPI:
     app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
     app.add_middleware(Edge, max_concurrent=config.max_concurrent)
     errors.install(app)
-    for routes in (chat, models, feedback, policies, health):
+    for routes in (chat, models, feedback, policies, keys, health):
         app.include_router(routes.router)
     return app
 
@@ -108,12 +108,14 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
+        known_keys = Keys(store)
         yield Gateway(
             config=config,
             agents=agents,
             outbox=outbox,
             store=store,
-            auth=Auth(Keys(store)),
+            keys=known_keys,
+            auth=Auth(known_keys, operator_tenant=config.operator_tenant),
             registry=registry,
             serving=serving,
             replica=replica,

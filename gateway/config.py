@@ -37,6 +37,12 @@ class GatewayConfig(BaseModel):
     store_url: str = Field(
         description="Database of requests, ratings, policies and keys: sqlite:///path/to/file."
     )
+    operator_tenant: str = Field(
+        "default",
+        min_length=1,
+        max_length=200,
+        description="Whose keys may operate policies and the gateway, which all tenants share.",
+    )
     outbox_path: Path = Field(description="File of the durable queue in front of the store.")
     outbox_max_bytes: int | None = Field(
         None, ge=16_384, description="Size limit of the outbox in bytes; None: as large as the disk."

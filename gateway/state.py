@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from agents.manifest import Agent
 from feedback.outbox import Outbox
-from feedback.store import Store
+from feedback.store import Keys, Store
 from gateway.auth import Auth
 from gateway.config import GatewayConfig
 from gateway.hot_swap import HotSwap
@@ -27,6 +27,7 @@ class Gateway:
     agents: Mapping[str, Agent]
     outbox: Outbox
     store: Store
+    keys: Keys
     auth: Auth
     registry: Registry
     serving: Serving

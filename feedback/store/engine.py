@@ -27,11 +27,17 @@ def connect(url: str) -> Engine:
 
 def migrate(engine: Engine) -> None:
     """Apply the migrations that are missing, in one transaction; processes that start at once wait for each other."""
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config = configuration()
     with engine.connect().execution_options(write=True) as connection, connection.begin():
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def configuration() -> Config:
+    """Alembic's; before a command, its attribute `connection` is set to one whose transaction is the caller's."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config
 
 
 def _prepare(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:

@@ -144,7 +144,13 @@ class Store:
         return self._ratings(query.order_by(c.time, c.event_id))
 
     def current_ratings(
-        self, *, tenant: str, agent: str | None = None, request_id: str | None = None, name: str | None = None
+        self,
+        *,
+        tenant: str,
+        agent: str | None = None,
+        request_id: str | None = None,
+        name: str | None = None,
+        rater: str | None = None,
     ) -> Iterator[Rating]:
         """What everyone thinks now: the last rating by each rater on each request and metric, oldest first.
 
@@ -155,6 +161,8 @@ class Store:
             partition_by=(c.request_id, c.rater, c.name), order_by=(c.time.desc(), c.event_id.desc())
         )
         wanted = _ratings_of(tenant, request_id, name)
+        if rater is not None:
+            wanted.append(c.rater == rater)
         if agent is not None:
             r = tables.requests.c
             wanted.append(exists().where(r.tenant == tenant, r.request_id == c.request_id, r.agent == agent))

@@ -81,4 +81,8 @@ api_keys = Table(
     Column("scopes", String, nullable=False, comment="Separated by spaces."),
     Column("created", UtcDateTime, nullable=False),
     Column("revoked", UtcDateTime, nullable=True),
+    Column("expires", UtcDateTime, nullable=True),
+    Column("made_by", String, nullable=True, comment="Id of the key that made it."),
+    Column("quota", Text, nullable=False, server_default="{}", comment="feedback.quota.Quota as JSON."),
+    Index("api_keys_by_tenant", "tenant", "created"),
 )

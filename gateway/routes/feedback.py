@@ -64,14 +64,18 @@ async def create_feedback(request: Request) -> dict[str, str]:
 
 @router.get("/v1/feedback")
 async def list_feedback(request: Request, request_id: str = "") -> dict[str, Any]:
-    """What everyone thinks of a request now. A rating shows when it has landed in the store, a moment after its 200."""
+    """What everyone thinks of a request now, or without the scope `review`, the caller.
+
+    A rating shows when it has landed in the store, a moment after its 200.
+    """
     gateway = gateway_of(request)
-    rater = await gateway.auth.require(request, "rate")
+    reader = await gateway.auth.require(request, "rate", "review")
+    rater = None if "review" in reader.scopes else reader.owner
     if not request_id:
         message = "Missing parameter: request_id, e.g. /v1/feedback?request_id=chatcmpl-…"
         raise ApiError(400, message, code="missing_required_parameter", param="request_id")
     ratings = await asyncio.to_thread(
-        lambda: list(gateway.store.current_ratings(tenant=rater.tenant, request_id=request_id))
+        lambda: list(gateway.store.current_ratings(tenant=reader.tenant, request_id=request_id, rater=rater))
     )
     return {"object": "list", "data": [_public(rating) for rating in ratings]}
 

@@ -1,10 +1,15 @@
 """What every store must do. A subclass has the fixture `store`: an empty one, open."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from feedback.events import AnyEvent
+from feedback.quota import Quota
 from feedback.store import DeadLetter, Keys, Store, StoreError
 from tests.contracts.samples import at, change, rating, request
+
+NOW = datetime.now(UTC)
 
 
 class StoreContract:
@@ -133,6 +138,50 @@ class StoreContract:
         assert keys.lookup(gone) is None
         assert keys.lookup(kept) is not None
         assert [(key.owner, key.revoked is None) for key in keys.list()] == [("ann", True), ("bob", False)]
+
+    def test_an_expired_key_cannot_be_used_but_what_became_of_it_can_be_found_out(self, store: Store):
+        keys = Keys(store)
+        over, live = (keys.create("ann", ["rate"], expires=NOW + timedelta(hours=n)) for n in (-1, 1))
+        assert keys.lookup(over) is None
+        found = keys.find(over)
+        assert found is not None and found.expires == NOW - timedelta(hours=1)
+        usable = keys.lookup(live)
+        assert usable is not None and not usable.expired(NOW) and usable.expired(NOW + timedelta(hours=1))
+        assert keys.find(live[:-1]) is None
+
+    def test_a_key_has_its_own_limits_until_it_is_given_others(self, store: Store):
+        keys = Keys(store)
+        secret = keys.create("ann", [], quota=Quota(requests_per_minute=5, money_per_day=0.5))
+        [key] = keys.list()
+        assert key.quota == Quota(requests_per_minute=5, money_per_day=0.5)
+        assert keys.limit(key.id, Quota(tokens_per_day="unlimited"))
+        changed = keys.lookup(secret)
+        assert changed is not None and changed.quota == Quota(tokens_per_day="unlimited")
+        keys.revoke(key.id)
+        assert not keys.limit(key.id, Quota())
+
+    def test_another_tenants_key_is_as_unknown_as_one_that_never_was(self, store: Store):
+        keys = Keys(store)
+        secret = keys.create("ann", [], tenant="a")
+        [key] = keys.of_tenant("a")
+        assert keys.get(key.id, "a") == key
+        assert keys.get(key.id, "b") is None is keys.get("0" * 16, "b")
+        assert keys.of_tenant("b") == []
+        assert not keys.revoke(key.id, "b")
+        assert not keys.limit(key.id, Quota(requests_per_minute=1), "b")
+        assert keys.lookup(secret) == key
+        assert keys.revoke(key.id, "a")
+
+    def test_a_key_can_be_granted_other_scopes(self, store: Store):
+        keys = Keys(store)
+        secret, other = keys.create("ann", ["rate"]), keys.create("bob", ["rate"])
+        keys.grant(secret, ["rate", "review"])
+        assert [keys.lookup(s).scopes for s in (secret, other)] == [{"rate", "review"}, {"rate"}]  # type: ignore[union-attr]  # both are there
+
+    def test_current_ratings_are_narrowed_by_rater(self, store: Store):
+        store.write([rating(rater="ann"), rating(rater="bob")])
+        found = store.current_ratings(tenant="default", request_id="r1", rater="bob")
+        assert [r.rater for r in found] == ["bob"]
 
     def test_a_scope_of_two_words_is_refused(self, store: Store):
         with pytest.raises(ValueError, match="one word"):

@@ -15,11 +15,13 @@ from rich.console import Console
 
 from deploy import supervisor
 from deploy.errors import FlywheelError
+from deploy.keys import operator_key
 from deploy.process import Program, StartError, holder
 from deploy.settings import Settings
 from deploy.supervisor import current, gateway_program, running, vllm_program
 from feedback.store import Keys, Store
 from gateway.config import GatewayConfig
+from gateway.scopes import SCOPES
 from tests.deploy.conftest import fake_program, of_folder
 
 Pretend = Callable[..., None]
@@ -69,7 +71,18 @@ async def test_the_operators_key_is_made_once_readable_by_nobody_else_and_known_
     key = Keys(store).lookup(first.key)
     store.close()
     assert key is not None
-    assert key.scopes == {"invoke", "rate", "operate"}
+    assert key.scopes == set(SCOPES)
+
+
+def test_the_operators_key_of_an_earlier_version_stays_and_gets_the_scopes_that_are_new(settings: Settings):
+    store = Store.open(settings.feedback.store_url)
+    keys = Keys(store)
+    secret = keys.create("operator", ["invoke", "rate", "operate"])
+    settings.key_file.write_text(secret + "\n")
+    assert operator_key(settings) == secret
+    [key] = keys.list()
+    store.close()
+    assert key.scopes == set(SCOPES)
 
 
 async def test_a_second_one_is_refused_and_told_of_the_first(settings: Settings, pretend: Pretend):

@@ -21,6 +21,7 @@ from feedback.events import RequestFinished
 from feedback.store import Keys, Store
 from gateway.app import create_app
 from gateway.config import GatewayConfig
+from gateway.scopes import SCOPES
 from gateway.state import Gateway
 from tests.gateway.fake_vllm import BASE, FakeVllm, logprob_of
 
@@ -58,6 +59,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
         "bob": keys.create("bob", ["invoke", "rate"]),
         "eve": keys.create("eve", ["invoke", "rate"], tenant="other"),
         "ops": keys.create("ops", ["invoke", "rate", "operate"]),
+        "rev": keys.create("rev", ["review"]),
+        "adm": keys.create("adm", ["admin"]),
+        "mal": keys.create("mal", SCOPES, tenant="other"),  # may do everything, in another tenant
     }
     store.close()
     return Ground(path, secrets)
