@@ -20,5 +20,6 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         store_url=settings.feedback.store_url,
         operator_tenant=settings.gateway.operator_tenant,
         outbox_path=settings.feedback.outbox,
+        limits=settings.limits,
         drain_seconds=GRACE_SECONDS - 2,  # else the guard would end it in the middle of an answer
     )

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
+from gateway.limits.config import LimitsConfig
 from trainer.config import Options
 
 FILE = "flywheel.toml"
@@ -124,6 +125,7 @@ class Settings(BaseSettings):
     feedback: FeedbackSection = FeedbackSection()
     agents: AgentsSection = AgentsSection()
     knowledge: KnowledgeSection = KnowledgeSection()
+    limits: LimitsConfig = LimitsConfig()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()
     trainer: Options = Options()

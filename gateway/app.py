@@ -16,7 +16,7 @@ from feedback.bus.local import LocalBus
 from feedback.collector import Collector
 from feedback.outbox import Outbox, OutboxError
 from feedback.relay import Relay
-from feedback.store import Keys, Store
+from feedback.store import Keys, Store, Usage
 from gateway import errors
 from gateway.auth import Auth
 from gateway.config import ConfigError, GatewayConfig
@@ -24,6 +24,7 @@ from gateway.edge import Edge
 from gateway.hot_swap import HotSwap
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.limits.limits import Limits
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
@@ -72,6 +73,9 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
     async with AsyncExitStack() as stack:
         store = await asyncio.to_thread(Store.open, config.store_url)
         stack.callback(store.close)
+        limits = Limits(config.limits, Usage(store))
+        stack.push_async_callback(limits.close)
+        stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox = Outbox(config.outbox_path, config.outbox_max_bytes)
         stack.push_async_callback(asyncio.to_thread, outbox.close)
         relay = Relay(outbox, LocalBus(Collector(store)))
@@ -116,6 +120,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             store=store,
             keys=known_keys,
             auth=Auth(known_keys, operator_tenant=config.operator_tenant),
+            limits=limits,
             registry=registry,
             serving=serving,
             replica=replica,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway.limits.config import LimitsConfig
+
 
 class ConfigError(Exception):
     """A configuration that cannot be used. The message names the file, the field and the fault."""
@@ -51,6 +53,7 @@ class GatewayConfig(BaseModel):
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."
     )
     max_concurrent: int = Field(256, ge=1, description="Agent requests in progress at once; beyond: 429.")
+    limits: LimitsConfig = Field(LimitsConfig(), description="Rates and budgets of keys and tenants.")
     probe_tolerance: float = Field(
         0.15,
         gt=0,

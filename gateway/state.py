@@ -13,6 +13,7 @@ from gateway.config import GatewayConfig
 from gateway.hot_swap import HotSwap
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.limits.limits import Limits
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
@@ -29,6 +30,7 @@ class Gateway:
     store: Store
     keys: Keys
     auth: Auth
+    limits: Limits
     registry: Registry
     serving: Serving
     replica: Replica

@@ -2,5 +2,6 @@
 
 from feedback.store.keys import Key, Keys
 from feedback.store.store import DeadLetter, Store, StoreError
+from feedback.store.usage import Slot, Spent, Usage
 
-__all__ = ["DeadLetter", "Key", "Keys", "Store", "StoreError"]
+__all__ = ["DeadLetter", "Key", "Keys", "Slot", "Spent", "Store", "StoreError", "Usage"]

@@ -5,7 +5,18 @@ Plain types only, so that the same tables serve SQLite and PostgreSQL. A change 
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Column, DateTime, Dialect, Index, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.types import TypeDecorator
 
 
@@ -85,4 +96,13 @@ api_keys = Table(
     Column("made_by", String, nullable=True, comment="Id of the key that made it."),
     Column("quota", Text, nullable=False, server_default="{}", comment="feedback.quota.Quota as JSON."),
     Index("api_keys_by_tenant", "tenant", "created"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("period", String, primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
+    Column("money", BigInteger, nullable=False, comment="Millionths of the currency."),
 )

@@ -5,6 +5,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.edge import AGENT_PATH
 from gateway.invocation import Invocation
+from gateway.metering import AgentMeter
 from gateway.openai_chat import ChatFormat, ChatRequest
 from gateway.state import gateway_of
 from gateway.streaming import ChatStream, collect
@@ -22,6 +23,8 @@ async def create_chat_completion(request: Request) -> Response:
     body = await read(request, ChatRequest, gateway.config.max_body_bytes)
     target = gateway.serving.resolve(body.model)
     agent = gateway.agents[target.agent]
+    messages, sampling = body.input(agent), body.sampling(agent)
+    meter = await AgentMeter.admit(gateway.limits, caller, agent, messages, sampling)
     answer = gateway.invoker.start(
         Invocation(
             request_id=request.state.request_id,
@@ -30,13 +33,14 @@ async def create_chat_completion(request: Request) -> Response:
             agent=agent,
             target=target,
             caller=caller,
-            messages=body.input(agent),
-            sampling=body.sampling(agent),
+            messages=messages,
+            sampling=sampling,
             metadata=body.recorded_metadata(),
         )
     )
+    answer.when_over(meter.settle)
     form = ChatFormat(request.state.request_id, body.model, target.policy, body.include_usage)
-    headers = {"x-policy": target.policy}
+    headers = {"x-policy": target.policy, **meter.headers}
     if body.stream:
         return ChatStream(answer, form, headers)
     return JSONResponse(form.completion(await collect(request.receive, answer)), headers=headers)

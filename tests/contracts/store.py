@@ -6,7 +6,7 @@ import pytest
 
 from feedback.events import AnyEvent
 from feedback.quota import Quota
-from feedback.store import DeadLetter, Keys, Store, StoreError
+from feedback.store import DeadLetter, Keys, Slot, Spent, Store, StoreError, Usage
 from tests.contracts.samples import at, change, rating, request
 
 NOW = datetime.now(UTC)
@@ -182,6 +182,13 @@ class StoreContract:
         store.write([rating(rater="ann"), rating(rater="bob")])
         found = store.current_ratings(tenant="default", request_id="r1", rater="bob")
         assert [r.rater for r in found] == ["bob"]
+
+    def test_what_is_spent_adds_up_whoever_spends_it(self, store: Store):
+        day, month, other = Slot("key:a", "2026-01-31"), Slot("key:a", "2026-01"), Slot("key:b", "2026-01")
+        usage, elsewhere = Usage(store), Usage(store)
+        assert usage.add({day: Spent(5, 50), month: Spent(5, 50)}) == {day: (5, 50), month: (5, 50)}
+        assert elsewhere.add({day: Spent(1, 2), other: Spent()}) == {day: (6, 52), other: (0, 0)}
+        assert usage.add({day: Spent(), month: Spent()}) == {day: (6, 52), month: (5, 50)}
 
     def test_a_scope_of_two_words_is_refused(self, store: Store):
         with pytest.raises(ValueError, match="one word"):
