@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -16,12 +17,13 @@ from feedback.bus.local import LocalBus
 from feedback.collector import Collector
 from feedback.outbox import Outbox, OutboxError
 from feedback.relay import Relay
-from feedback.store import Keys, Store, Usage
+from feedback.store import Keys, Replies, Store, Usage
 from gateway import errors
 from gateway.auth import Auth
 from gateway.config import ConfigError, GatewayConfig
 from gateway.edge import Edge
 from gateway.hot_swap import HotSwap
+from gateway.idempotency import HOLD_SECONDS, Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
@@ -113,6 +115,10 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
         known_keys = Keys(store)
+        keep, hold = timedelta(hours=config.idempotency_hours), timedelta(seconds=HOLD_SECONDS)
+        idempotency = Idempotency(
+            Replies(store, keep=keep, hold=hold), max_bytes=config.idempotency_max_bytes
+        )
         yield Gateway(
             config=config,
             agents=agents,
@@ -121,6 +127,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             keys=known_keys,
             auth=Auth(known_keys, operator_tenant=config.operator_tenant),
             limits=limits,
+            idempotency=idempotency,
             registry=registry,
             serving=serving,
             replica=replica,

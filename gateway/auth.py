@@ -24,16 +24,16 @@ class Auth:
         self._cache: dict[bytes, tuple[Key, float]] = {}
 
     async def require(self, request: Request, *scopes: Scope) -> Key:
-        """The caller's key, which has one of the scopes. Raises `ApiError` (401, 403) as `caller` does."""
-        return await self.caller(request.headers.get("authorization", ""), *scopes)
+        """The caller's key, which has one of the scopes. Raises `ApiError` (401, 403) as `admit` does."""
+        return await self.admit(request.headers.get("authorization", "").encode("latin-1"), *scopes)
 
-    async def caller(self, authorization: str, *scopes: Scope) -> Key:
+    async def admit(self, authorization: bytes, *scopes: Scope) -> Key:
         """The key in an `Authorization` header, which has one of the scopes.
 
         Raises `ApiError`: 401 when it is missing, unknown, expired or revoked, 403 without a scope.
         """
-        kind, _, secret = authorization.partition(" ")
-        key = await self._find(secret.strip()) if kind.lower() == "bearer" else None
+        kind, _, secret = authorization.partition(b" ")
+        key = await self._find(secret.strip()) if kind.lower() == b"bearer" else None
         if key is None:
             message = (
                 "Missing or wrong API key. Send `Authorization: Bearer fw-…`; an administrator makes keys."
@@ -61,12 +61,12 @@ class Auth:
         """Look every key up again: one has been changed here."""
         self._cache.clear()
 
-    async def _find(self, secret: str) -> Key | None:
-        digest = hashlib.sha256(secret.encode()).digest()
+    async def _find(self, secret: bytes) -> Key | None:
+        digest = hashlib.sha256(secret).digest()
         key, until = self._cache.get(digest, (None, 0.0))
         if key is not None and time.monotonic() < until:
             return key
-        key = await asyncio.to_thread(self._keys.find, secret)
+        key = await asyncio.to_thread(self._keys.find, secret.decode("latin-1"))
         if key is None:
             self._cache.pop(digest, None)
             return None

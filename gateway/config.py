@@ -53,6 +53,14 @@ class GatewayConfig(BaseModel):
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."
     )
     max_concurrent: int = Field(256, ge=1, description="Agent requests in progress at once; beyond: 429.")
+    idempotency_hours: float = Field(
+        24, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key, in hours."
+    )
+    idempotency_max_bytes: int = Field(
+        1_048_576,
+        ge=1,
+        description="Largest answer that is kept so, in bytes; a larger one cannot be replayed.",
+    )
     limits: LimitsConfig = Field(LimitsConfig(), description="Rates and budgets of keys and tenants.")
     probe_tolerance: float = Field(
         0.15,

@@ -42,7 +42,9 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message).update(ids)
+                headers = MutableHeaders(scope=message)
+                for name, value in ids.items():
+                    headers.setdefault(name, value)  # an answer that is replayed has those that it had
             await send(message)
 
         refusal = self._refusal(given) if is_agent else None

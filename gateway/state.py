@@ -11,6 +11,7 @@ from feedback.store import Keys, Store
 from gateway.auth import Auth
 from gateway.config import GatewayConfig
 from gateway.hot_swap import HotSwap
+from gateway.idempotency import Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
@@ -31,6 +32,7 @@ class Gateway:
     keys: Keys
     auth: Auth
     limits: Limits
+    idempotency: Idempotency
     registry: Registry
     serving: Serving
     replica: Replica

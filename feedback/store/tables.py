@@ -11,6 +11,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -105,4 +106,20 @@ usage = Table(
     Column("period", String, primary_key=True),
     Column("tokens", BigInteger, nullable=False),
     Column("money", BigInteger, nullable=False, comment="Millionths of the currency."),
+)
+
+replies = Table(
+    "replies",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("key_id", String, primary_key=True, comment="The API key of the caller."),
+    Column("name", String, primary_key=True, comment="The caller's Idempotency-Key."),
+    Column("digest", String, nullable=False, comment="SHA-256 of the request."),
+    Column("holder", String, nullable=False, comment="Who answers, or has answered."),
+    Column("held_until", UtcDateTime, nullable=False, comment="After that another may answer."),
+    Column("expires", UtcDateTime, nullable=False),
+    Column("status", Integer, nullable=True, comment="None: not answered yet."),
+    Column("headers", Text, nullable=True, comment="As a JSON object."),
+    Column("body", LargeBinary, nullable=True, comment="None: too large to be kept."),
+    Index("replies_by_expires", "expires"),
 )

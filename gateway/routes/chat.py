@@ -3,14 +3,16 @@
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from feedback.store import Key
 from gateway.edge import AGENT_PATH
+from gateway.idempotency import ends_with_done, whole
 from gateway.invocation import Invocation
 from gateway.metering import AgentMeter
 from gateway.openai_chat import ChatFormat, ChatRequest
-from gateway.state import gateway_of
+from gateway.state import Gateway, gateway_of
 from gateway.streaming import ChatStream, collect
 from gateway.trace import trace_id
-from gateway.wire import read
+from gateway.wire import parse, read_body
 
 router = APIRouter(tags=["chat"])
 
@@ -20,7 +22,18 @@ async def create_chat_completion(request: Request) -> Response:
     """Answer the last user message, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy."""
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
-    body = await read(request, ChatRequest, gateway.config.max_body_bytes)
+    data = await read_body(request.receive, gateway.config.max_body_bytes)
+    body = parse(data, ChatRequest)
+    return await gateway.idempotency.once(
+        request,
+        caller,
+        data,
+        lambda: _answer(request, gateway, caller, body),
+        complete=ends_with_done if body.stream else whole,
+    )
+
+
+async def _answer(request: Request, gateway: Gateway, caller: Key, body: ChatRequest) -> Response:
     target = gateway.serving.resolve(body.model)
     agent = gateway.agents[target.agent]
     messages, sampling = body.input(agent), body.sampling(agent)

@@ -5,13 +5,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import Field, field_validator
+from starlette.responses import JSONResponse, Response
 
 from feedback.events import Rating
+from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.openai_chat import Metadata
 from gateway.rating import checked_rating, recorded_request
-from gateway.state import gateway_of
-from gateway.wire import Body, read
+from gateway.state import Gateway, gateway_of
+from gateway.wire import Body, parse, read_body
 
 router = APIRouter(tags=["feedback"])
 
@@ -40,11 +42,16 @@ class FeedbackRequest(Body):
 
 
 @router.post("/v1/feedback")
-async def create_feedback(request: Request) -> dict[str, str]:
+async def create_feedback(request: Request) -> Response:
     """Rate a request. A later rating by the same person on the same metric supersedes it."""
     gateway = gateway_of(request)
     rater = await gateway.auth.require(request, "rate")
-    body = await read(request, FeedbackRequest, gateway.config.max_body_bytes)
+    data = await read_body(request.receive, gateway.config.max_body_bytes)
+    body = parse(data, FeedbackRequest)
+    return await gateway.idempotency.once(request, rater, data, lambda: _rate(gateway, rater, body))
+
+
+async def _rate(gateway: Gateway, rater: Key, body: FeedbackRequest) -> Response:
     rated = await recorded_request(gateway.recorder, gateway.store, body.request_id, rater.tenant)
     rating = Rating(
         tenant=rater.tenant,
@@ -59,7 +66,7 @@ async def create_feedback(request: Request) -> dict[str, str]:
         tags=body.tags or {},
     )
     await gateway.recorder.rating(checked_rating(rating, gateway.agents.get(rated.agent)))
-    return {"feedback_id": rating.event_id}
+    return JSONResponse({"feedback_id": rating.event_id})
 
 
 @router.get("/v1/feedback")

@@ -6,10 +6,23 @@ import pytest
 
 from feedback.events import AnyEvent
 from feedback.quota import Quota
-from feedback.store import DeadLetter, Keys, Slot, Spent, Store, StoreError, Usage
+from feedback.store import (
+    Claim,
+    DeadLetter,
+    Keys,
+    Replies,
+    Reply,
+    Slip,
+    Slot,
+    Spent,
+    Store,
+    StoreError,
+    Usage,
+)
 from tests.contracts.samples import at, change, rating, request
 
 NOW = datetime.now(UTC)
+SLIP = Slip("t", "k", "n")
 
 
 class StoreContract:
@@ -189,6 +202,45 @@ class StoreContract:
         assert usage.add({day: Spent(5, 50), month: Spent(5, 50)}) == {day: (5, 50), month: (5, 50)}
         assert elsewhere.add({day: Spent(1, 2), other: Spent()}) == {day: (6, 52), other: (0, 0)}
         assert usage.add({day: Spent(), month: Spent()}) == {day: (6, 52), month: (5, 50)}
+
+    def test_of_two_who_claim_the_same_request_one_answers_and_the_other_gets_the_answer(self, store: Store):
+        replies = Replies(store, keep=timedelta(hours=1), hold=timedelta(minutes=1))
+        claim = replies.claim(SLIP, "d")
+        assert isinstance(claim, Claim)
+        assert replies.claim(SLIP, "d") == "in progress"
+        assert replies.claim(SLIP, "other") == "another request"
+        reply = Reply(200, {"x-policy": "p"}, b"yes")
+        assert replies.finish(claim, reply)
+        assert replies.claim(SLIP, "d") == reply
+        assert replies.claim(SLIP, "other") == "another request"
+        replies.release(claim)  # too late: it has been given
+        assert replies.claim(SLIP, "d") == reply
+
+    @pytest.mark.parametrize("other", [("other", "k", "n"), ("t", "other", "n"), ("t", "k", "other")])
+    def test_nobody_else_gets_a_callers_answer(self, store: Store, other: tuple[str, str, str]):
+        replies = Replies(store, keep=timedelta(hours=1), hold=timedelta(minutes=1))
+        claim = replies.claim(SLIP, "d")
+        assert isinstance(claim, Claim) and replies.finish(claim, Reply(200, {}, b"yes"))
+        assert isinstance(replies.claim(Slip(*other), "d"), Claim)
+
+    def test_a_claim_that_is_released_or_has_run_out_can_be_taken_and_its_old_holder_has_it_no_more(
+        self, store: Store
+    ):
+        replies = Replies(store, keep=timedelta(hours=1), hold=timedelta(0))
+        first, second = replies.claim(SLIP, "d"), replies.claim(SLIP, "d")
+        assert isinstance(first, Claim) and isinstance(second, Claim)
+        assert not replies.renew(first) and not replies.finish(first, Reply(200, {}, b"old"))
+        replies.release(first)
+        assert replies.renew(second) and replies.finish(second, Reply(200, {}, None))
+        assert replies.claim(SLIP, "d") == Reply(200, {}, None)
+
+    def test_a_reply_is_kept_for_its_time_and_then_deleted_whoever_comes(self, store: Store):
+        short = Replies(store, keep=timedelta(0), hold=timedelta(minutes=1))
+        claim = short.claim(SLIP, "d")
+        assert isinstance(claim, Claim) and short.finish(claim, Reply(200, {}, b"yes"))
+        assert isinstance(short.claim(Slip("t", "k", "another"), "d"), Claim)
+        with store.reading() as connection:
+            assert connection.exec_driver_sql("SELECT name FROM replies").scalars().all() == ["another"]
 
     def test_a_scope_of_two_words_is_refused(self, store: Store):
         with pytest.raises(ValueError, match="one word"):
