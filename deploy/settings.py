@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
+from gateway.config import Bounds
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
 
@@ -37,6 +38,11 @@ class GatewaySection(_Section):
     operator_tenant: str = Field(
         "default", min_length=1, description="Whose keys may operate policies and the gateway itself."
     )
+    max_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest request body.")
+    idempotency_hours: float = Field(
+        24.0, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key."
+    )
+    idempotency_max_bytes: int = Field(1_048_576, ge=1, description="Largest answer that is kept so.")
 
 
 class VllmSection(_Section):
@@ -125,6 +131,7 @@ class Settings(BaseSettings):
     feedback: FeedbackSection = FeedbackSection()
     agents: AgentsSection = AgentsSection()
     knowledge: KnowledgeSection = KnowledgeSection()
+    bounds: Bounds = Bounds()
     limits: LimitsConfig = LimitsConfig()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()

@@ -52,7 +52,9 @@ def create_app(config: GatewayConfig) -> FastAPI:
             yield
 
     app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
-    app.add_middleware(Edge, max_concurrent=config.max_concurrent)
+    app.add_middleware(
+        Edge, max_concurrent=config.max_concurrent, max_header_bytes=config.bounds.max_header_bytes
+    )
     errors.install(app)
     for routes in (chat, models, feedback, policies, keys, health):
         app.include_router(routes.router)

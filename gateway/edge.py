@@ -7,7 +7,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback.events import new_id
-from gateway.errors import ApiError, internal_error
+from gateway.errors import ApiError, head_too_large, internal_error
 
 AGENT_PATH = "/v1/chat/completions"
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -18,8 +18,9 @@ _log = logging.getLogger(__name__)
 class Edge:
     """Wraps the application. Handlers find `request_id`, and for agents `episode_id`, in `request.state`."""
 
-    def __init__(self, app: ASGIApp, *, max_concurrent: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_concurrent: int, max_header_bytes: int) -> None:
         self._app = app
+        self._max_header_bytes = max_header_bytes
         self._max_concurrent = max_concurrent
         self._running = 0
 
@@ -47,7 +48,7 @@ class Edge:
                     headers.setdefault(name, value)  # an answer that is replayed has those that it had
             await send(message)
 
-        refusal = self._refusal(given) if is_agent else None
+        refusal = self._head_refusal(scope) or (self._refusal(given) if is_agent else None)
         if refusal is not None:
             await refusal.response()(scope, receive, send_with_ids)
             return
@@ -64,6 +65,11 @@ class Edge:
                 await internal_error(ids["x-request-id"]).response()(scope, receive, send_with_ids)
         finally:
             self._running -= is_agent
+
+    def _head_refusal(self, scope: Scope) -> ApiError | None:
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        return head_too_large(self._max_header_bytes) if size > self._max_header_bytes else None
 
     def _refusal(self, episode_id: str | None) -> ApiError | None:
         if episode_id is not None and not _EPISODE_ID.fullmatch(episode_id):

@@ -69,6 +69,12 @@ def internal_error(request_id: str) -> ApiError:
     return ApiError(500, f"The gateway failed. Report this request id: {request_id}", code="internal_error")
 
 
+def head_too_large(limit: int) -> ApiError:
+    """What is said to request line and headers beyond the limit, in bytes (RFC 6585, section 5)."""
+    message = f"The request's headers are larger than {limit} bytes. Send less."
+    return ApiError(431, message, code="request_headers_too_large")
+
+
 def _episode(error: EpisodeError) -> ApiError:
     status = error.status if error.status in _RELAYED else 502
     retry_after = 2 if status in (429, 503) else None

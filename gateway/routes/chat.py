@@ -23,7 +23,7 @@ async def create_chat_completion(request: Request) -> Response:
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     data = await read_body(request.receive, gateway.config.max_body_bytes)
-    body = parse(data, ChatRequest)
+    body = parse(data, ChatRequest, gateway.config.bounds)
     return await gateway.idempotency.once(
         request,
         caller,

@@ -47,7 +47,7 @@ async def create_feedback(request: Request) -> Response:
     gateway = gateway_of(request)
     rater = await gateway.auth.require(request, "rate")
     data = await read_body(request.receive, gateway.config.max_body_bytes)
-    body = parse(data, FeedbackRequest)
+    body = parse(data, FeedbackRequest, gateway.config.bounds)
     return await gateway.idempotency.once(request, rater, data, lambda: _rate(gateway, rater, body))
 
 

@@ -38,7 +38,7 @@ class ChangeKey(Body):
 async def create_key(request: Request) -> dict[str, Any]:
     """Make a key. Its secret is in this answer, as `key`, and nowhere else ever."""
     gateway, admin = await _admin(request)
-    body = await read(request, CreateKey, gateway.config.max_body_bytes)
+    body = await read(request, CreateKey, gateway.config.max_body_bytes, gateway.config.bounds)
     if beyond := sorted(set(body.scopes) - grantable(admin)):
         message = f"This key cannot give the scope {beyond[0]!r}, for it does not have it."
         raise ApiError(403, message, code="missing_scope", param="scopes")
@@ -77,7 +77,7 @@ async def retrieve_key(request: Request, key_id: str) -> dict[str, Any]:
 async def change_key(request: Request, key_id: str) -> dict[str, Any]:
     """Give the key other limits; within two seconds they hold everywhere."""
     gateway, admin = await _admin(request)
-    body = await read(request, ChangeKey, gateway.config.max_body_bytes)
+    body = await read(request, ChangeKey, gateway.config.max_body_bytes, gateway.config.bounds)
     await _living(gateway, key_id, admin.tenant)
     await asyncio.to_thread(gateway.keys.limit, key_id, body.limits, admin.tenant)
     gateway.auth.forget()

@@ -21,6 +21,7 @@ from feedback.events import RequestFinished
 from feedback.store import Keys, Store
 from gateway.app import create_app
 from gateway.config import GatewayConfig
+from gateway.http_server import bounded_http
 from gateway.scopes import SCOPES
 from gateway.state import Gateway
 from tests.gateway.fake_vllm import BASE, FakeVllm, logprob_of
@@ -86,7 +87,12 @@ class World:
         app = create_app(self.config)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             settings = uvicorn.Config(
-                app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=5
+                app,
+                http=bounded_http(self.config.bounds.max_header_bytes),
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=5,
             )
             server = uvicorn.Server(settings)
             task = asyncio.create_task(server.serve(sockets=[listener]))
