@@ -81,18 +81,18 @@ def quota(**limits: str | None) -> Quota:
         ) from error
 
 
-def limits_in_words(limits: Quota) -> str:
-    """All that is said, in one line; empty when nothing is."""
-    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in limits.said().items())
+def limits_in_words(limits: Quota) -> list[str]:
+    """Each limit that is said, e.g. `60 requests/minute`."""
+    return [f"{value} {name.replace('_per_', '/')}" for name, value in limits.said().items()]
 
 
 def state(key: Key) -> str:
     """Whether it can be used, and until when."""
     if key.revoked is not None:
-        return f"revoked {key.revoked:%Y-%m-%d %H:%M}"
+        return f"revoked {key.revoked:%Y-%m-%d}"
     if key.expires is None:
         return "live"
-    return f"{'expired' if key.expired(datetime.now(UTC)) else 'until'} {key.expires:%Y-%m-%d %H:%M}"
+    return f"{'expired' if key.expired(datetime.now(UTC)) else 'until'} {key.expires:%Y-%m-%d}"
 
 
 @contextmanager

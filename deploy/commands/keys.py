@@ -89,14 +89,14 @@ def list_keys(
     """List all keys, without their secrets."""
     from deploy.keys import limits_in_words, opened, state
 
-    table = Table(Column("id", no_wrap=True), "owner", "tenant", "scopes", "created", "state", "limits")
+    table = Table(
+        Column("id", no_wrap=True), "owner", "tenant", "scopes", "state", Column("limits", overflow="fold")
+    )
     with opened(settings_of(context)) as keys:
         for key in keys.list() if tenant is None else keys.of_tenant(tenant):
             scopes = " ".join(sorted(key.scopes))
-            created = f"{key.created:%Y-%m-%d %H:%M}"
-            table.add_row(
-                key.id, key.owner, key.tenant, scopes, created, state(key), limits_in_words(key.quota)
-            )
+            limits = "\n".join(limits_in_words(key.quota))
+            table.add_row(key.id, key.owner, key.tenant, scopes, state(key), limits)
     Console().print(table)
 
 
@@ -132,7 +132,7 @@ def limit(
         if not keys.limit(key_id, limits):
             raise FlywheelError(f"no live key has the id {key_id}: see `flywheel keys list`")
     Console(soft_wrap=True).print(
-        f"{key_id}: {limits_in_words(limits) or 'the default limits'}", highlight=False
+        f"{key_id}: {', '.join(limits_in_words(limits)) or 'the default limits'}", highlight=False
     )
 
 
