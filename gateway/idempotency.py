@@ -38,6 +38,12 @@ def ends_with_done(body: bytes) -> bool:
     return body.endswith(b"data: [DONE]\n\n") and b'\ndata: {"error":' not in body[-4_096:]
 
 
+def ends_with_response(body: bytes) -> bool:
+    """Whether a stream of typed events (`/v1/responses`) came to its end: its last event says how it ended."""
+    last = body[body.rfind(b"\n\nevent: ") + 2 :]  # JSON has no bare line break: never within an event's data
+    return last.startswith((b"event: response.completed\n", b"event: response.incomplete\n"))
+
+
 class Idempotency:
     """What has been claimed and kept, for one gateway. `max_bytes` bounds a kept answer."""
 

@@ -100,7 +100,7 @@ async def _admin(request: Request) -> tuple[Gateway, Key]:
 
 
 async def _key(gateway: Gateway, key_id: str, tenant: str) -> Key:
-    key = await asyncio.to_thread(gateway.keys.get, key_id, tenant)
+    key = await asyncio.to_thread(gateway.keys.get, key_id, tenant) if key_id.isalnum() else None
     if key is None:
         message = f"There is no key {key_id!r}. GET /v1/keys lists them; the id is not the secret."
         raise ApiError(404, message, code="key_not_found", param="key_id")

@@ -1,18 +1,39 @@
 """A client that is not sure whether it was heard asks again, with the same key, and nothing is done twice."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from feedback.quota import Quota
 from feedback.store import Claim, Replies, StoreError
+from gateway.idempotency import ends_with_done, ends_with_response
 from gateway.limits.config import LimitsConfig
 from tests.gateway.conftest import AGENT, QUESTION, World, until
 
 CHAT, FEEDBACK = "/v1/chat/completions", "/v1/feedback"
 GOOD: dict[str, Any] = {"model": AGENT, "messages": QUESTION}
 KEY = {"idempotency-key": "7a1c"}
+
+
+@pytest.mark.parametrize(
+    ("ends", "tail", "whole"),
+    [
+        (ends_with_done, b'data: {"choices":[]}\n\ndata: [DONE]\n\n', True),
+        (ends_with_done, b'data: {"choices":[]}\n\n', False),
+        (ends_with_done, b'x\n\ndata: {"error":{"code":"x"}}\n\ndata: [DONE]\n\n', False),
+        (ends_with_response, b'x\n\nevent: response.completed\ndata: {"a":"\\n\\nevent: error"}\n\n', True),
+        (ends_with_response, b"x\n\nevent: response.incomplete\ndata: {}\n\n", True),
+        (ends_with_response, b"x\n\nevent: response.failed\ndata: {}\n\n", False),
+        (ends_with_response, b"event: response.completed\ndata: {}\n\nevent: error\ndata: {}\n\n", False),
+        (ends_with_response, b"", False),
+    ],
+)
+def test_only_a_stream_that_came_to_its_end_is_kept(
+    ends: Callable[[bytes], bool], tail: bytes, whole: bool
+) -> None:
+    assert ends(tail) == whole
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -173,3 +194,15 @@ async def test_a_long_answer_keeps_its_claim(live: World, monkeypatch: pytest.Mo
     assert count >= 2
     await asyncio.sleep(0.1)
     assert len(renewed) == count
+
+
+async def test_doubles_that_reach_two_gateways_at_once_are_answered_once(world: World) -> None:
+    elsewhere = world.config.model_copy(update={"outbox_path": world.folder / "outbox2.db"})
+    twin = World(world.folder, world.keys, world.vllm, elsewhere)
+    world.vllm.seconds_per_chunk = 0.1
+    async with world.running(), twin.running():
+        sent = (w.http().post(CHAT, json=GOOD, headers=KEY) for w in (world, twin))
+        statuses = sorted([response.status_code for response in await asyncio.gather(*sent)])
+        assert statuses == [200, 409] and len(world.vllm.requests) == 1
+        ids = {(await w.http().post(CHAT, json=GOOD, headers=KEY)).json()["id"] for w in (world, twin)}
+        assert len(ids) == 1
