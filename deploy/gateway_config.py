@@ -18,7 +18,13 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         knowledge=settings.knowledge.file,
         qdrant_url=settings.knowledge.url,
         store_url=settings.feedback.store_url,
+        operator_tenant=settings.gateway.operator_tenant,
         outbox_path=settings.feedback.outbox,
         telemetry=settings.telemetry,
+        max_body_bytes=settings.gateway.max_body_bytes,
+        bounds=settings.bounds,
+        idempotency_hours=settings.gateway.idempotency_hours,
+        idempotency_max_bytes=settings.gateway.idempotency_max_bytes,
+        limits=settings.limits,
         drain_seconds=GRACE_SECONDS - 2,  # else the guard would end it in the middle of an answer
     )

@@ -12,6 +12,7 @@ import uvicorn
 from agents.manifest import ManifestError
 from gateway.app import create_app
 from gateway.config import ConfigError, GatewayConfig
+from gateway.http_server import bounded_http
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=bounded_http(config.bounds.max_header_bytes),
             access_log=False,
             log_config=None,
             timeout_graceful_shutdown=max(1, round(config.drain_seconds)),

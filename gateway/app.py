@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -16,18 +17,20 @@ from feedback.bus.local import LocalBus
 from feedback.collector import Collector
 from feedback.outbox import Outbox, OutboxError
 from feedback.relay import Relay
-from feedback.store import Keys, Store
+from feedback.store import Keys, Replies, Store, Usage
 from gateway import errors
 from gateway.auth import Auth
 from gateway.config import ConfigError, GatewayConfig
 from gateway.edge import Edge
 from gateway.hot_swap import HotSwap
+from gateway.idempotency import HOLD_SECONDS, Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.limits.limits import Limits
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, metrics, models, policies
+from gateway.routes import chat, feedback, health, keys, metrics, models, policies
 from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.telemetry import Telemetry
@@ -51,9 +54,14 @@ def create_app(config: GatewayConfig) -> FastAPI:
             yield
 
     app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
-    app.add_middleware(Edge, max_concurrent=config.max_concurrent, telemetry=telemetry)
+    app.add_middleware(
+        Edge,
+        max_concurrent=config.max_concurrent,
+        max_header_bytes=config.bounds.max_header_bytes,
+        telemetry=telemetry,
+    )
     errors.install(app)
-    for routes in (chat, models, feedback, policies, health, metrics):
+    for routes in (chat, models, feedback, policies, keys, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -77,6 +85,9 @@ async def _opened(
         await stack.enter_async_context(telemetry.exporting())
         store = await asyncio.to_thread(Store.open, config.store_url)
         stack.callback(store.close)
+        limits = Limits(config.limits, Usage(store))
+        stack.push_async_callback(limits.close)
+        stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox = Outbox(config.outbox_path, config.outbox_max_bytes)
         stack.push_async_callback(asyncio.to_thread, outbox.close)
         relay = Relay(outbox, LocalBus(Collector(store)))
@@ -119,13 +130,21 @@ async def _opened(
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
+        known_keys = Keys(store)
+        keep, hold = timedelta(hours=config.idempotency_hours), timedelta(seconds=HOLD_SECONDS)
+        idempotency = Idempotency(
+            Replies(store, keep=keep, hold=hold), max_bytes=config.idempotency_max_bytes
+        )
         yield Gateway(
             config=config,
             agents=agents,
             outbox=outbox,
             relay=relay,
             store=store,
-            auth=Auth(Keys(store)),
+            keys=known_keys,
+            auth=Auth(known_keys, operator_tenant=config.operator_tenant),
+            limits=limits,
+            idempotency=idempotency,
             registry=registry,
             serving=serving,
             replica=replica,

@@ -6,9 +6,29 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway.limits.config import LimitsConfig
+
 
 class ConfigError(Exception):
     """A configuration that cannot be used. The message names the file, the field and the fault."""
+
+
+class Bounds(BaseModel):
+    """The largest request that is taken. Each field says what a client hears beyond it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_header_bytes: int = Field(
+        32_768, ge=1_024, description="Request line and headers together, in bytes; beyond: 431."
+    )
+    max_depth: int = Field(32, ge=8, le=200, description="Nesting of lists and objects; beyond: 400.")
+    max_messages: int = Field(1_000, ge=1, description="Messages, or items of an input; beyond: 400.")
+    max_text_characters: int = Field(
+        1_000_000, ge=1, description="Characters of all text in a body together; beyond: 413."
+    )
+    max_generation_tokens: int = Field(
+        131_072, ge=1, description="Tokens that may be asked for, over all choices of an answer; beyond: 400."
+    )
 
 
 class TelemetryOptions(BaseModel):
@@ -73,6 +93,12 @@ class GatewayConfig(BaseModel):
     store_url: str = Field(
         description="Database of requests, ratings, policies and keys: sqlite:///path/to/file."
     )
+    operator_tenant: str = Field(
+        "default",
+        min_length=1,
+        max_length=200,
+        description="Whose keys may operate policies and the gateway, which all tenants share.",
+    )
     outbox_path: Path = Field(description="File of the durable queue in front of the store.")
     outbox_max_bytes: int | None = Field(
         None, ge=16_384, description="Size limit of the outbox in bytes; None: as large as the disk."
@@ -80,7 +106,17 @@ class GatewayConfig(BaseModel):
     max_body_bytes: int = Field(
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."
     )
+    bounds: Bounds = Field(Bounds(), description="Everything else that bounds a request.")
     max_concurrent: int = Field(256, ge=1, description="Agent requests in progress at once; beyond: 429.")
+    idempotency_hours: float = Field(
+        24.0, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key, in hours."
+    )
+    idempotency_max_bytes: int = Field(
+        1_048_576,
+        ge=1,
+        description="Largest answer that is kept so, in bytes; a larger one cannot be replayed.",
+    )
+    limits: LimitsConfig = Field(LimitsConfig(), description="Rates and budgets of keys and tenants.")
     probe_tolerance: float = Field(
         0.15,
         gt=0,

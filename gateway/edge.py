@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback.events import new_id
-from gateway.errors import ApiError, internal_error
+from gateway.errors import ApiError, head_too_large, internal_error
 from gateway.telemetry import Telemetry
 
 AGENT_PATH = "/v1/chat/completions"
@@ -20,8 +20,11 @@ _log = logging.getLogger(__name__)
 class Edge:
     """Wraps the application. Handlers find `request_id`, `trace` and, for agents, `episode_id` in `request.state`."""
 
-    def __init__(self, app: ASGIApp, *, max_concurrent: int, telemetry: Telemetry) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_concurrent: int, max_header_bytes: int, telemetry: Telemetry
+    ) -> None:
         self._app = app
+        self._max_header_bytes = max_header_bytes
         self._telemetry = telemetry
         self._max_concurrent = max_concurrent
         self._running = 0
@@ -48,10 +51,12 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(ids)
+                headers = MutableHeaders(scope=message)
+                for name, value in ids.items():
+                    headers.setdefault(name, value)  # an answer that is replayed has those that it had
             await send(message)
 
-        refusal = self._refusal(given) if is_agent else None
+        refusal = self._head_refusal(scope) or (self._refusal(given) if is_agent else None)
         admitted = is_agent and refusal is None
         self._running += admitted
         try:
@@ -71,6 +76,11 @@ class Edge:
             self._running -= admitted
             route = AGENT_PATH if is_agent else getattr(scope.get("route"), "path", "other")
             self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
+
+    def _head_refusal(self, scope: Scope) -> ApiError | None:
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        return head_too_large(self._max_header_bytes) if size > self._max_header_bytes else None
 
     def _refusal(self, episode_id: str | None) -> ApiError | None:
         if episode_id is not None and not _EPISODE_ID.fullmatch(episode_id):

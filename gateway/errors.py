@@ -4,7 +4,7 @@ Business code raises its own exceptions, or `ApiError` where the client is at fa
 Only a defect reaches the edge (`gateway/edge.py`), which answers 500 with the request id and logs the traceback.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -24,7 +24,10 @@ _RELAYED = {400, 429, 502, 503, 504}  # what the model server says to us is not 
 
 
 class ApiError(Exception):
-    """An answer that is an error. `message` says what to do about it; `param` names the field at fault."""
+    """An answer that is an error. `message` says what to do about it; `param` names the field at fault.
+
+    `kind` is OpenAI's `type`, by default that of the status; `headers` go out with it.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,8 @@ class ApiError(Exception):
         code: str,
         param: str | None = None,
         retry_after: int | None = None,
+        kind: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -41,15 +46,19 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self.kind = kind or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        self.headers = headers or {}
 
     def body(self) -> dict[str, Any]:
         """The error as OpenAI's clients expect it."""
-        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": error}
 
     def response(self) -> JSONResponse:
         """The whole HTTP answer."""
-        headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        headers = dict(self.headers)
+        if self.retry_after is not None:
+            headers["retry-after"] = str(self.retry_after)
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)
@@ -58,6 +67,12 @@ class ApiError(Exception):
 def internal_error(request_id: str) -> ApiError:
     """What a client is told about a defect: nothing but how to report it."""
     return ApiError(500, f"The gateway failed. Report this request id: {request_id}", code="internal_error")
+
+
+def head_too_large(limit: int) -> ApiError:
+    """What is said to request line and headers beyond the limit, in bytes (RFC 6585, section 5)."""
+    message = f"The request's headers are larger than {limit} bytes. Send less."
+    return ApiError(431, message, code="request_headers_too_large")
 
 
 def _episode(error: EpisodeError) -> ApiError:

@@ -6,7 +6,7 @@ agent's time limit. The order that everything rests on: the answer is recorded, 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -85,6 +85,19 @@ class Answer:
                 raise
             message = "The gateway is being shut down. Retry: another one takes over."
             raise ApiError(503, message, code="shutting_down", retry_after=5) from error
+
+    def when_over(self, tell: Callable[[tuple[Call, ...] | None], None]) -> None:
+        """Call `tell` once, with the calls that were made; None when it was cancelled and nobody knows."""
+
+        def over(task: asyncio.Task[Finished]) -> None:
+            if task.cancelled():
+                tell(None)
+            elif (error := task.exception()) is None:
+                tell(task.result().calls)
+            else:
+                tell(error.calls if isinstance(error, EpisodeError) else None)
+
+        self._task.add_done_callback(over)
 
     async def cancel(self) -> None:
         """Stop generating, unless that is over, and return when the request has been recorded."""

@@ -63,7 +63,7 @@ class ChatRequest(Body):
 
     model: str = Field(min_length=1, max_length=200)
     # fail_fast: a megabyte of wrong items must not cost seconds of collecting errors.
-    messages: list[ChatMessage] = Field(min_length=1, max_length=1_000, fail_fast=True)
+    messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)

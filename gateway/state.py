@@ -8,12 +8,14 @@ from starlette.requests import Request
 from agents.manifest import Agent
 from feedback.outbox import Outbox
 from feedback.relay import Relay
-from feedback.store import Store
+from feedback.store import Keys, Store
 from gateway.auth import Auth
 from gateway.config import GatewayConfig
 from gateway.hot_swap import HotSwap
+from gateway.idempotency import Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.limits.limits import Limits
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
@@ -30,7 +32,10 @@ class Gateway:
     outbox: Outbox
     relay: Relay
     store: Store
+    keys: Keys
     auth: Auth
+    limits: Limits
+    idempotency: Idempotency
     registry: Registry
     serving: Serving
     replica: Replica

@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
+from gateway.bounds import check
+from gateway.config import Bounds
 from gateway.errors import ApiError
 
-MAX_DEPTH = 32
+_DEFAULT = Bounds()
 _DISCARD = 16  # times the limit: read on that far, so that the client hears the 413 and not a broken pipe
 
 
@@ -26,58 +29,49 @@ class Body(BaseModel):
 B = TypeVar("B", bound=Body)
 
 
-async def read(request: Request, kind: type[B], max_bytes: int) -> B:
+async def read(request: Request, kind: type[B], max_bytes: int, bounds: Bounds = _DEFAULT) -> B:
     """The body of `request` as a `kind`. Raises `ApiError` (400, 413)."""
-    return parse(await _bytes(request, max_bytes), kind)
+    return parse(await read_body(request.receive, max_bytes), kind, bounds)
 
 
-def parse(data: bytes, kind: type[B]) -> B:
-    """A JSON object as a `kind`. Raises `ApiError` (400)."""
+def parse(data: bytes, kind: type[B], bounds: Bounds = _DEFAULT) -> B:
+    """A JSON object as a `kind`. Raises `ApiError` (400, 413)."""
+    try:
+        return kind.model_validate(load(data, bounds))
+    except ValidationError as error:
+        raise _refusal(error.errors(include_url=False, include_input=False)[0], kind) from error
+
+
+def load(data: bytes, bounds: Bounds = _DEFAULT) -> Any:
+    """The JSON in a body. Raises `ApiError` (400, 413)."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise ApiError(
             400, f"The body is not valid JSON: {error}. Send a JSON object.", code="invalid_json"
         ) from error
-    _check(value)
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise _refusal(error.errors(include_url=False, include_input=False)[0], kind) from error
+    check(bounds, value, data)
+    return value
 
 
-async def _bytes(request: Request, limit: int) -> bytes:
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """All of a body. Raises `ApiError` (413), `ClientDisconnect`."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    more = True
+    while more and size <= _DISCARD * limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        more = message.get("more_body", False)
         size += len(chunk)
         if size <= limit:
             chunks.append(chunk)
-        elif size > _DISCARD * limit:
-            break
     if size > limit:
-        message = f"The body is larger than {limit} bytes. Send less."
-        raise ApiError(413, message, code="request_too_large")
+        text = f"The body is larger than {limit} bytes. Send less."
+        raise ApiError(413, text, code="request_too_large")
     return b"".join(chunks)
-
-
-def _check(value: Any) -> None:
-    """Refuse what nests too deeply or holds a NUL. Walks with a list, not by recursion."""
-    waiting = [(value, 1)]
-    while waiting:
-        item, depth = waiting.pop()
-        if isinstance(item, str):
-            if "\0" in item:
-                raise ApiError(
-                    400, "The body holds a NUL character (\\u0000). Remove it.", code="invalid_value"
-                )
-        elif isinstance(item, dict | list):
-            if depth > MAX_DEPTH:
-                raise ApiError(
-                    400, f"The body nests deeper than {MAX_DEPTH} levels. Flatten it.", code="invalid_json"
-                )
-            children = [*item, *item.values()] if isinstance(item, dict) else item
-            waiting += [(child, depth + 1) for child in children]
 
 
 def _refusal(error: ErrorDetails, kind: type[Body]) -> ApiError:

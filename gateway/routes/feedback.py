@@ -5,13 +5,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import Field, field_validator
+from starlette.responses import JSONResponse, Response
 
 from feedback.events import Rating
+from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.openai_chat import Metadata
 from gateway.rating import checked_rating, recorded_request
-from gateway.state import gateway_of
-from gateway.wire import Body, read
+from gateway.state import Gateway, gateway_of
+from gateway.wire import Body, parse, read_body
 
 router = APIRouter(tags=["feedback"])
 
@@ -40,11 +42,16 @@ class FeedbackRequest(Body):
 
 
 @router.post("/v1/feedback")
-async def create_feedback(request: Request) -> dict[str, str]:
+async def create_feedback(request: Request) -> Response:
     """Rate a request. A later rating by the same person on the same metric supersedes it."""
     gateway = gateway_of(request)
     rater = await gateway.auth.require(request, "rate")
-    body = await read(request, FeedbackRequest, gateway.config.max_body_bytes)
+    data = await read_body(request.receive, gateway.config.max_body_bytes)
+    body = parse(data, FeedbackRequest, gateway.config.bounds)
+    return await gateway.idempotency.once(request, rater, data, lambda: _rate(gateway, rater, body))
+
+
+async def _rate(gateway: Gateway, rater: Key, body: FeedbackRequest) -> Response:
     rated = await recorded_request(gateway.recorder, gateway.store, body.request_id, rater.tenant)
     rating = Rating(
         tenant=rater.tenant,
@@ -60,19 +67,23 @@ async def create_feedback(request: Request) -> dict[str, str]:
     )
     await gateway.recorder.rating(checked_rating(rating, gateway.agents.get(rated.agent)))
     gateway.telemetry.rated(rated.trace_id, rated.agent, rating)
-    return {"feedback_id": rating.event_id}
+    return JSONResponse({"feedback_id": rating.event_id})
 
 
 @router.get("/v1/feedback")
 async def list_feedback(request: Request, request_id: str = "") -> dict[str, Any]:
-    """What everyone thinks of a request now. A rating shows when it has landed in the store, a moment after its 200."""
+    """What everyone thinks of a request now, or without the scope `review`, the caller.
+
+    A rating shows when it has landed in the store, a moment after its 200.
+    """
     gateway = gateway_of(request)
-    rater = await gateway.auth.require(request, "rate")
+    reader = await gateway.auth.require(request, "rate", "review")
+    rater = None if "review" in reader.scopes else reader.owner
     if not request_id:
         message = "Missing parameter: request_id, e.g. /v1/feedback?request_id=chatcmpl-…"
         raise ApiError(400, message, code="missing_required_parameter", param="request_id")
     ratings = await asyncio.to_thread(
-        lambda: list(gateway.store.current_ratings(tenant=rater.tenant, request_id=request_id))
+        lambda: list(gateway.store.current_ratings(tenant=reader.tenant, request_id=request_id, rater=rater))
     )
     return {"object": "list", "data": [_public(rating) for rating in ratings]}
 

@@ -65,7 +65,7 @@ async def list_policies(request: Request, agent: str | None = None) -> dict[str,
 async def register_policy(request: Request) -> dict[str, Any]:
     """Make a complete checkpoint known as a candidate. Name and path are new: neither is ever reused."""
     gateway, by = await _operator(request)
-    body = await read(request, RegisterRequest, gateway.config.max_body_bytes)
+    body = await read(request, RegisterRequest, gateway.config.max_body_bytes, gateway.config.bounds)
     gateway.registry.agent(agent_of(body.policy))
     await asyncio.to_thread(Checkpoint.read, Path(body.path), body.policy)
     owner = gateway.registry.path_owner(body.path)
@@ -82,7 +82,7 @@ async def register_policy(request: Request) -> dict[str, Any]:
 async def evaluate_policy(request: Request, policy: str) -> dict[str, Any]:
     """Record the gate's verdict: the policy is evaluated, or rejected for good."""
     gateway, by = await _operator(request)
-    body = await read(request, EvaluationRequest, gateway.config.max_body_bytes)
+    body = await read(request, EvaluationRequest, gateway.config.max_body_bytes, gateway.config.bounds)
     gateway.registry.status(policy)
     state: PolicyState = "evaluated" if body.passed else "rejected"
     reason = "; ".join(body.reasons)
@@ -94,7 +94,7 @@ async def evaluate_policy(request: Request, policy: str) -> dict[str, Any]:
 async def promote_policy(request: Request, policy: str) -> dict[str, Any]:
     """Load it, verify it, and let it answer. Answers when that has happened, with how long each step took."""
     gateway, by = await _operator(request)
-    body = await read(request, ReasonRequest, gateway.config.max_body_bytes)
+    body = await read(request, ReasonRequest, gateway.config.max_body_bytes, gateway.config.bounds)
     agent = gateway.registry.status(policy).agent
     with gateway.telemetry.swapping(agent, "promotion"):
         return vars(await gateway.hot_swap.promote(policy, by=by, reason=body.reason))
@@ -104,7 +104,7 @@ async def promote_policy(request: Request, policy: str) -> dict[str, Any]:
 async def rollback_agent(request: Request, agent: str) -> dict[str, Any]:
     """Let the policy answer again that did before the active one."""
     gateway, by = await _operator(request)
-    body = await read(request, ReasonRequest, gateway.config.max_body_bytes)
+    body = await read(request, ReasonRequest, gateway.config.max_body_bytes, gateway.config.bounds)
     agent = gateway.registry.agent(agent)
     with gateway.telemetry.swapping(agent, "rollback"):
         return vars(await gateway.hot_swap.rollback(agent, by=by, reason=body.reason))

@@ -21,6 +21,8 @@ from feedback.events import RequestFinished
 from feedback.store import Keys, Store
 from gateway.app import create_app
 from gateway.config import GatewayConfig
+from gateway.http_server import bounded_http
+from gateway.scopes import SCOPES
 from gateway.state import Gateway
 from tests.gateway.fake_vllm import BASE, FakeVllm, logprob_of
 
@@ -58,6 +60,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
         "bob": keys.create("bob", ["invoke", "rate"]),
         "eve": keys.create("eve", ["invoke", "rate"], tenant="other"),
         "ops": keys.create("ops", ["invoke", "rate", "operate"]),
+        "rev": keys.create("rev", ["review"]),
+        "adm": keys.create("adm", ["admin"]),
+        "mal": keys.create("mal", SCOPES, tenant="other"),  # may do everything, in another tenant
     }
     store.close()
     return Ground(path, secrets)
@@ -82,7 +87,12 @@ class World:
         app = create_app(self.config)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             settings = uvicorn.Config(
-                app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=5
+                app,
+                http=bounded_http(self.config.bounds.max_header_bytes),
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=5,
             )
             server = uvicorn.Server(settings)
             task = asyncio.create_task(server.serve(sockets=[listener]))
