@@ -21,6 +21,8 @@ from feedback.events import Call, Message, ModelCall, Sampling, ToolCall
 from tools.errors import ToolError
 from tools.knowledge import Context, Kind, Knowledge
 
+RETRIEVAL = "retrieve"  # the name of the tool call that every episode begins with
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -103,7 +105,7 @@ def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) ->
     started = time.perf_counter()
     context = knowledge.search(question, quotas)
     call = ToolCall(
-        name="retrieve",
+        name=RETRIEVAL,
         arguments={"query": question, "knowledge": knowledge.digest},
         result={
             "schemas": [item.text for item in context.schemas],

@@ -27,9 +27,10 @@ from gateway.keeper import Keeper
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, models, policies
+from gateway.routes import chat, feedback, health, models, policies, responses
 from gateway.serving import Serving
 from gateway.state import Gateway
+from gateway.stored_responses import StoredResponses
 from tools.knowledge import Knowledge, read
 
 _CHUNK_BYTES = 4 * 2**20  # one line of vLLM's stream: its first chunk holds every token id of the prompt
@@ -51,7 +52,7 @@ def create_app(config: GatewayConfig) -> FastAPI:
     app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
     app.add_middleware(Edge, max_concurrent=config.max_concurrent)
     errors.install(app)
-    for routes in (chat, models, feedback, policies, health):
+    for routes in (chat, responses, models, feedback, policies, health):
         app.include_router(routes.router)
     return app
 
@@ -121,6 +122,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             keeper=keeper,
             recorder=recorder,
             invoker=invoker,
+            responses=StoredResponses(store, outbox),
             created=int(time.time()),
         )
 

@@ -9,7 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from feedback.events import new_id
 from gateway.errors import ApiError, internal_error
 
-AGENT_PATH = "/v1/chat/completions"
+CHAT_PATH = "/v1/chat/completions"
+RESPONSES_PATH = "/v1/responses"
+_AGENT_IDS = {CHAT_PATH: "chatcmpl-", RESPONSES_PATH: "resp_"}
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = logging.getLogger(__name__)
@@ -28,20 +30,23 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_agent = scope["path"] == AGENT_PATH
-        ids = {"x-request-id": new_id("chatcmpl-" if is_agent else "req-")}
+        is_agent = scope["path"] in _AGENT_IDS
+        ids = {"x-request-id": new_id(_AGENT_IDS.get(scope["path"], "req-"))}
         state = scope.setdefault("state", {})
         state["request_id"] = ids["x-request-id"]
         given = Headers(scope=scope).get("x-episode-id") if is_agent else None
         if is_agent:
             usable = given is not None and _EPISODE_ID.fullmatch(given)
-            state["episode_id"] = ids["x-episode-id"] = given if given and usable else new_id("ep-")
+            state["episode_given"] = given is not None
+            state["episode_id"] = given if given and usable else new_id("ep-")
         started = False
 
         async def send_with_ids(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if is_agent:  # read now: a response that continues another joins its episode
+                    ids["x-episode-id"] = state["episode_id"]
                 MutableHeaders(scope=message).update(ids)
             await send(message)
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from agents.loop import Delta, EpisodeError, Finished, run
+from agents.loop import EpisodeError, Finished, run
 from agents.manifest import Agent
+from agents.model import Delta
 from agents.vllm import VllmModel
-from feedback.events import Call, Message, RequestFinished, Sampling, Status
+from feedback.events import Call, Message, RequestFinished, Sampling, Status, ToolCall, Turn
 from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.keeper import Keeper
@@ -23,6 +24,7 @@ from gateway.serving import Serving, Target
 from tools.knowledge import Knowledge
 
 _COMPLETE = {"stop", "length"}
+_Parts = asyncio.Queue[Delta | ToolCall | None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Invocation:
     messages: tuple[Message, ...]
     sampling: Sampling
     metadata: dict[str, str]
+    turn: Turn | None = None
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -50,17 +53,25 @@ class _Outcome:
 
 
 class Answer:
-    """An answer that is being made. Read `deltas` to the end, then `finished`; or `cancel`."""
+    """An answer that is being made. Read `parts` to the end, then `finished`; or `cancel`."""
 
-    def __init__(self, task: asyncio.Task[Finished], queue: asyncio.Queue[str | None]) -> None:
+    def __init__(
+        self, task: asyncio.Task[Finished], queue: _Parts, event: asyncio.Future[RequestFinished]
+    ) -> None:
         self._task = task
         self._queue = queue
+        self._event = event
         task.add_done_callback(lambda _: queue.put_nowait(None))
 
-    async def deltas(self) -> AsyncIterator[str]:
-        """The text, in pieces, as it is generated; ends when nothing more will come, for whatever reason."""
-        while (text := await self._queue.get()) is not None:
-            yield text
+    @property
+    def event(self) -> RequestFinished | None:
+        """What was recorded, however the request ended; None until then, and for ever where the record failed."""
+        return self._event.result() if self._event.done() else None
+
+    async def parts(self) -> AsyncIterator[Delta | ToolCall]:
+        """What is done, as it is done; ends when nothing more will come, for whatever reason."""
+        while (part := await self._queue.get()) is not None:
+            yield part
 
     async def finished(self) -> Finished:
         """The whole answer, recorded. Raises `EpisodeError`, `OutboxError`; `ApiError` when a shutdown cut it short.
@@ -108,12 +119,13 @@ class Invoker:
     def start(self, invocation: Invocation) -> Answer:
         """Begin at once; the policy counts as in use until the request has been recorded."""
         leave = self._serving.enter(invocation.target.policy)
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(self._answer(invocation, queue))
+        queue: _Parts = asyncio.Queue()
+        event: asyncio.Future[RequestFinished] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._answer(invocation, queue, event))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: leave())
-        return Answer(task, queue)
+        return Answer(task, queue, event)
 
     async def drain(self, seconds: float) -> None:
         """Let what is in progress finish; after `seconds`, cancel the rest and let it be recorded as such."""
@@ -125,7 +137,9 @@ class Invoker:
         if late:
             await asyncio.wait(late)
 
-    async def _answer(self, invocation: Invocation, queue: asyncio.Queue[str | None]) -> Finished:
+    async def _answer(
+        self, invocation: Invocation, queue: _Parts, recorded: asyncio.Future[RequestFinished]
+    ) -> Finished:
         text: list[str] = []
         outcome = _Outcome("failed", error="a defect in the gateway: see its log")
         try:
@@ -142,12 +156,12 @@ class Invoker:
             )
             raise
         finally:
-            await self._recorder.request(_event(invocation, outcome))
+            event = _event(invocation, outcome)
+            await self._recorder.request(event)
+            recorded.set_result(event)
         return finished
 
-    async def _generate(
-        self, invocation: Invocation, queue: asyncio.Queue[str | None], text: list[str]
-    ) -> Finished:
+    async def _generate(self, invocation: Invocation, queue: _Parts, text: list[str]) -> Finished:
         target = invocation.target
         model = VllmModel(self._session, self._vllm_url, name=target.served_name, policy=target.policy)
         finished: Finished | None = None
@@ -160,11 +174,12 @@ class Invoker:
         )
         # Nothing is awaited between two parts: the loop's time limit cancels this task, wherever it is then waiting.
         async for part in parts:
+            if isinstance(part, Finished):
+                finished = part
+                continue
+            queue.put_nowait(part)
             if isinstance(part, Delta):
                 text.append(part.text)
-                queue.put_nowait(part.text)
-            else:
-                finished = part
         assert finished is not None, "the loop ends with Finished or raises"
         if finished.finish_reason not in _COMPLETE:
             message = f"the model server stopped before the answer was complete ({finished.finish_reason})"
@@ -187,5 +202,6 @@ def _event(invocation: Invocation, outcome: _Outcome) -> RequestFinished:
         error=outcome.error,
         calls=outcome.calls,
         metadata=invocation.metadata,
+        turn=invocation.turn,
         latency=time.perf_counter() - invocation.started,
     )

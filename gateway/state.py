@@ -17,6 +17,7 @@ from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
 from gateway.serving import Serving
+from gateway.stored_responses import StoredResponses
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Gateway:
     keeper: Keeper
     recorder: Recorder
     invoker: Invoker
+    responses: StoredResponses
     created: int
 
 

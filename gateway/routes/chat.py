@@ -3,18 +3,18 @@
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.edge import AGENT_PATH
+from gateway.edge import CHAT_PATH
 from gateway.invocation import Invocation
 from gateway.openai_chat import ChatFormat, ChatRequest
 from gateway.state import gateway_of
-from gateway.streaming import ChatStream, collect
+from gateway.streaming import AnswerStream, collect
 from gateway.trace import trace_id
 from gateway.wire import read
 
 router = APIRouter(tags=["chat"])
 
 
-@router.post(AGENT_PATH)
+@router.post(CHAT_PATH)
 async def create_chat_completion(request: Request) -> Response:
     """Answer the last user message, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy."""
     gateway = gateway_of(request)
@@ -35,8 +35,8 @@ async def create_chat_completion(request: Request) -> Response:
             metadata=body.recorded_metadata(),
         )
     )
-    form = ChatFormat(request.state.request_id, body.model, target.policy, body.include_usage)
+    form = ChatFormat(request.state.request_id, target.policy, body)
     headers = {"x-policy": target.policy}
     if body.stream:
-        return ChatStream(answer, form, headers)
+        return AnswerStream(answer, form, headers)
     return JSONResponse(form.completion(await collect(request.receive, answer)), headers=headers)

@@ -35,7 +35,9 @@ def started(
 
 
 async def collect(
-    parts: AsyncGenerator[Delta | ToolCall | Finished, None], into: list[Delta | ToolCall | Finished], pause: float = 0
+    parts: AsyncGenerator[Delta | ToolCall | Finished, None],
+    into: list[Delta | ToolCall | Finished],
+    pause: float = 0,
 ) -> None:
     """What came before an error stays in `into`."""
     async for part in parts:
