@@ -17,7 +17,7 @@ from agents.loop import Finished
 from agents.manifest import Agent
 from agents.model import Delta, Token
 from feedback.events import Call, Message, ModelCall, RequestFinished, Sampling, ToolCall
-from gateway.answer_format import FormatKind, Schema, SchemaName, check_format
+from gateway.answer_format import FormatKind, SchemaName, check_format
 from gateway.errors import ApiError
 from gateway.sse import frame
 from gateway.wire import Body, Refused
@@ -80,7 +80,7 @@ class JsonSchema(Body):
 
     name: SchemaName
     description: str | None = None
-    schema_: Schema | None = Field(None, alias="schema")
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agents.manifest import Agent
 from feedback.events import Message, RequestFinished, Sampling, Turn
-from gateway.answer_format import FormatKind, Schema, SchemaName, check_format
+from gateway.answer_format import FormatKind, SchemaName, check_format
 from gateway.errors import ApiError
 from gateway.openai_chat import (
     NO_TOP_LOGPROBS,
@@ -46,7 +46,7 @@ class TextFormat(Body):
     type: FormatKind
     name: SchemaName | None = None
     description: str | None = None
-    schema_: Schema | None = Field(None, alias="schema")
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 import pytest
 
 from feedback.events import AnyEvent
-from feedback.store import DeadLetter, Keys, Store, StoreError
+from feedback.store import DeadLetter, Deletions, Keys, Store, StoreError
 from tests.contracts.samples import at, change, rating, request
 
 
@@ -112,6 +112,16 @@ class StoreContract:
         status = found["sql-analyst@1"]
         assert (status.state, status.path, status.last) == ("evaluated", "/checkpoints/1", second)
         assert status.history == (first, second)
+
+    def test_a_response_is_deleted_once_by_its_tenant_and_its_request_stays(self, store: Store):
+        deletions = Deletions(store)
+        assert not deletions.has("r1", "a")
+        assert deletions.add("r1", tenant="a", by="ann")  # before its request has landed
+        assert not deletions.add("r1", tenant="a", by="bob")
+        store.write([request(tenant="a")])
+        assert deletions.has("r1", "a")
+        assert not deletions.has("r1", "b") and not deletions.has("r2", "a")
+        assert store.request("r1", "a") is not None
 
     def test_a_key_is_found_by_its_secret_alone(self, store: Store):
         keys = Keys(store)

@@ -57,6 +57,11 @@ def test_a_schema_that_admits_every_answer_is_honoured(wide: dict[str, Any]) -> 
         {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}},
         {"$ref": "https://example.com/schema"},
         {"anyOf": [SQL, REFUSAL], "type": "object"},
+        {"anyOf": 5},
+        {"type": {"a": 1}},
+        {"type": "object", "properties": 5},
+        {"type": "object", "required": [{}]},
+        {"$ref": "#/$defs/A", "$defs": 5},
     ],
 )
 def test_any_other_is_not(wide: dict[str, Any]) -> None:
@@ -103,6 +108,29 @@ _schemas = st.recursive(
 _values = st.recursive(
     st.sampled_from(["x", 1, None]), lambda inner: st.dictionaries(_names, inner, max_size=2), max_leaves=3
 )
+
+
+_words = [
+    "type",
+    "properties",
+    "required",
+    "additionalProperties",
+    "anyOf",
+    "$ref",
+    "$defs",
+    "object",
+    "#/$defs/a",
+]
+_anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(_words),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_words), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(_words), _anything))
+def test_what_is_no_schema_is_no_defect(wide: dict[str, Any]) -> None:
+    assert covers(wide, OWN) in {True, False}
 
 
 @given(_schemas, _schemas, _values)

@@ -162,7 +162,7 @@ WRONG: list[tuple[str, dict[str, Any], str | None]] = [
     (
         CHAT,
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": 5}}}},
-        "response_format.json_schema.schema",
+        "response_format",
     ),
     (CHAT, {"logprobs": 1}, "logprobs"),
     (CHAT, {"frequency_penalty": False}, "frequency_penalty"),
