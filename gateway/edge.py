@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from feedback.events import new_id
 from gateway.errors import ApiError, internal_error
 
-CHAT_PATH = "/v1/chat/completions"
+AGENT_PATH = "/v1/chat/completions"
 RESPONSES_PATH = "/v1/responses"
-_AGENT_IDS = {CHAT_PATH: "chatcmpl-", RESPONSES_PATH: "resp_"}
+_ID_PREFIXES = {AGENT_PATH: "chatcmpl-", RESPONSES_PATH: "resp_"}
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_agent = scope["path"] in _AGENT_IDS
-        ids = {"x-request-id": new_id(_AGENT_IDS.get(scope["path"], "req-"))}
+        is_agent = scope["path"] in _ID_PREFIXES
+        ids = {"x-request-id": new_id(_ID_PREFIXES.get(scope["path"], "req-"))}
         state = scope.setdefault("state", {})
         state["request_id"] = ids["x-request-id"]
         given = Headers(scope=scope).get("x-episode-id") if is_agent else None

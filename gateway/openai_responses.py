@@ -141,20 +141,16 @@ class ResponsesRequest(Body):
         """Whether the client asked for this with its answer."""
         return what in (self.include or ())
 
-    def check_format(self, agent: Agent) -> None:
-        """Raises `ApiError` (400) when the agent's answers may not have the form that is asked for."""
-        form = None if self.text is None else self.text.format
-        if form is not None:
-            check_format(form.type, form.schema_, agent, "text.format")
-
     def conversation(
         self, agent: Agent, response_id: str, previous: RequestFinished | None
     ) -> tuple[tuple[Message, ...], Turn]:
         """The messages for the loop, and what must be kept to give the response again.
 
         Instructions hold for this response only, as in OpenAI's API. Raises `ApiError` (400) when the conversation
-        asks nothing, or is longer than the agent takes.
+        asks nothing or is longer than the agent takes, or the form that is asked for is not the agent's.
         """
+        if self._format is not None:
+            check_format(self._format.type, self._format.schema_, agent, "text.format")
         history, ids = _history(previous)
         own = [message for message in self.input if message is not None]
         messages = (*history, *(Message(role=message.role, content=message.content) for message in own))
@@ -188,8 +184,12 @@ class ResponsesRequest(Body):
             self.metadata, user=self.user, safety_identifier=self.safety_identifier, store=self.store
         )
 
+    @property
+    def _format(self) -> TextFormat | None:
+        return None if self.text is None else self.text.format
+
     def _parameters(self) -> dict[str, Any]:
-        form = None if self.text is None else self.text.format
+        form = self._format
         said = {"user": self.user, "safety_identifier": self.safety_identifier}
         return {
             "max_output_tokens": self.max_output_tokens,

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.edge import CHAT_PATH
+from gateway.edge import AGENT_PATH
 from gateway.invocation import Invocation
 from gateway.openai_chat import ChatFormat, ChatRequest
 from gateway.state import gateway_of
@@ -14,7 +14,7 @@ from gateway.wire import read
 router = APIRouter(tags=["chat"])
 
 
-@router.post(CHAT_PATH)
+@router.post(AGENT_PATH)
 async def create_chat_completion(request: Request) -> Response:
     """Answer the last user message, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy."""
     gateway = gateway_of(request)

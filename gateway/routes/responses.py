@@ -49,17 +49,15 @@ async def create_response(request: Request) -> Response:
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     body = await read(request, ResponsesRequest, gateway.config.max_body_bytes)
-    target = gateway.serving.resolve(body.model)
-    agent = gateway.agents[target.agent]
-    body.check_format(agent)
     previous = None
     if body.previous_response_id is not None:
         previous = await gateway.responses.previous(body.previous_response_id, caller.tenant)
-        target = gateway.serving.resolve(
-            body.model
-        )  # again: the alias may have moved while the record was read
         if not request.state.episode_given:
             request.state.episode_id = previous.episode_id
+    target = gateway.serving.resolve(
+        body.model
+    )  # from here to the start nothing waits: the alias cannot move
+    agent = gateway.agents[target.agent]
     response_id = request.state.request_id
     messages, turn = body.conversation(agent, response_id, previous)
     answer = gateway.invoker.start(
@@ -85,12 +83,13 @@ async def create_response(request: Request) -> Response:
 
 
 @router.get(f"{RESPONSES_PATH}/{{response_id}}")
-async def retrieve_response(request: Request, response_id: str) -> dict[str, Any]:
-    """The response again, from what was recorded."""
+async def retrieve_response(request: Request, response_id: str) -> Response:
+    """The response again, from what was recorded; there is nothing to look up while it is being made."""
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     query = read_query(request, RetrieveQuery)
-    return response_object(await gateway.responses.get(response_id, caller.tenant), query.include)
+    event = await gateway.responses.get(response_id, caller.tenant)
+    return JSONResponse(response_object(event, query.include), headers={"x-policy": event.policy})
 
 
 @router.delete(f"{RESPONSES_PATH}/{{response_id}}")

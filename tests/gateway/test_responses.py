@@ -107,6 +107,7 @@ async def test_a_look_up_gives_the_response_again(live: World, published: Publis
     again = await live.http("bob").get(f"{RESPONSES}/{given['id']}")  # another person of the tenant
     published.check_answer("GET", "/responses/{response_id}", 200, again.json())
     assert again.json() == given
+    assert again.headers["x-policy"] == BASE_POLICY
     assert given["instructions"] == "Be quick."
     assert given["text"] == {"format": {"type": "json_object"}}
     assert (await live.openai().responses.retrieve(given["id"])).output_text == ANSWER
@@ -269,7 +270,7 @@ async def test_only_a_background_response_could_be_cancelled_and_there_is_none(l
 async def test_an_answer_that_was_cut_is_incomplete_and_says_why(live: World, published: Published) -> None:
     live.vllm.finish_reason = "length"
     response = await live.openai().responses.create(model=AGENT, input=TEXT, max_output_tokens=16)
-    assert response.status == "incomplete" and response.completed_at is not None
+    assert response.status == "incomplete" and response.completed_at is None
     assert response.incomplete_details and response.incomplete_details.reason == "max_output_tokens"
     message = response.output[-1]
     assert isinstance(message, ResponseOutputMessage) and message.status == "incomplete"
