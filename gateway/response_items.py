@@ -43,9 +43,8 @@ class InputMessage(Body):
         if kind == "item_reference":
             raise ValueError("items are not looked up by reference: send the item, or previous_response_id")
         if kind != "message":
-            raise ValueError(
-                f"an agent reads messages and runs its tools itself: it takes no item of the type {kind!r}"
-            )
+            named = f"of the type {kind[:50]!r}" if isinstance(kind, str) else "whose type is no text"
+            raise ValueError(f"an agent reads messages and runs its tools itself: it takes no item {named}")
         return value
 
     @field_validator("content", mode="before")

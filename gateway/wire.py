@@ -38,7 +38,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
+        if not cls.REFUSED or not isinstance(value, dict):
             return value
         for name, refused in cls.REFUSED.items():
             given = value.get(name)

@@ -5,11 +5,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from pydantic import BaseModel, ConfigDict, RootModel
 
 from gateway.openai_chat import ChatRequest
 from gateway.openai_responses import ResponsesRequest
 from gateway.wire import Body
+from tests.gateway.agent_answer import Answer, Sql
 from tests.gateway.conftest import AGENT, QUESTION, TEXT, World, sse
 from tests.gateway.fake_vllm import BASE, answer_of, logprob_of, token_of
 from tests.gateway.openapi import Published
@@ -251,20 +251,6 @@ async def test_a_schema_that_the_agents_own_satisfies_is_honoured_and_another_re
     form = {"type": "json_object"}
     body = {"response_format": form} if path == CHAT else {"text": {"format": form}}
     assert (await client.post(path, json={**BODIES[path], **body})).status_code == 200
-
-
-class Sql(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    sql: str
-
-
-class Refusal(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    refusal: str
-
-
-class Answer(RootModel[Sql | Refusal]):
-    """The agent's own form, as a client would write it."""
 
 
 async def test_the_clients_chat_helpers_work(live: World) -> None:

@@ -8,9 +8,9 @@ import openai
 import pytest
 from openai import OpenAI
 from openai.types.responses import ResponseFileSearchToolCall, ResponseOutputMessage
-from pydantic import BaseModel, ConfigDict, RootModel
 
 from feedback.events import ModelCall, ToolCall
+from tests.gateway.agent_answer import Answer, Sql
 from tests.gateway.conftest import AGENT, BASE_POLICY, TEXT, World, sse, until
 from tests.gateway.fake_vllm import BASE, answer_of, logprob_of, token_of
 from tests.gateway.openapi import Published
@@ -18,20 +18,6 @@ from tests.gateway.openapi import Published
 RESPONSES = "/v1/responses"
 BODY: dict[str, Any] = {"model": AGENT, "input": TEXT}
 ANSWER = "".join(answer_of(BASE))
-
-
-class Sql(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    sql: str
-
-
-class Refusal(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    refusal: str
-
-
-class Answer(RootModel[Sql | Refusal]):
-    """The agent's own form, as a client would write it."""
 
 
 async def streamed(world: World, **body: Any) -> list[dict[str, Any]]:
