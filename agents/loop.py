@@ -21,7 +21,7 @@ from feedback.events import Call, Message, ModelCall, Sampling, ToolCall
 from tools.errors import ToolError
 from tools.knowledge import Context, Kind, Knowledge
 
-RETRIEVAL = "retrieve"  # the name of the tool call that every episode begins with
+RETRIEVAL = "retrieve"  # the name under which a retrieval is recorded
 
 
 @dataclass(frozen=True)

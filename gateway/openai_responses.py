@@ -120,7 +120,7 @@ class ResponsesRequest(Body):
     prompt_cache_key: MetadataValue | None = None
     store: bool | None = None
 
-    @field_validator("input", mode="before")
+    @field_validator("input", mode="before", json_schema_input_type=str | list[InputMessage])
     @classmethod
     def _items(cls, value: Any) -> Any:
         if isinstance(value, str):

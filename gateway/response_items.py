@@ -47,7 +47,7 @@ class InputMessage(Body):
             raise ValueError(f"an agent reads messages and runs its tools itself: it takes no item {named}")
         return value
 
-    @field_validator("content", mode="before")
+    @field_validator("content", mode="before", json_schema_input_type=str | list[dict[str, Any]])
     @classmethod
     def _join_text_parts(cls, value: Any) -> str:
         if isinstance(value, str):

@@ -7,13 +7,14 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
+from feedback.store import Key
 from gateway.edge import RESPONSES_PATH
 from gateway.errors import ApiError
 from gateway.invocation import Invocation
 from gateway.openai_response import input_items, response_object
 from gateway.openai_responses import Include, ResponsesRequest
 from gateway.response_events import ResponseEvents
-from gateway.state import gateway_of
+from gateway.state import Gateway, gateway_of
 from gateway.streaming import AnswerStream, collect
 from gateway.trace import trace_id
 from gateway.wire import Body, Refused, read, read_query
@@ -49,14 +50,17 @@ async def create_response(request: Request) -> Response:
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     body = await read(request, ResponsesRequest, gateway.config.max_body_bytes)
+    return await _answer(request, gateway, caller, body)
+
+
+async def _answer(request: Request, gateway: Gateway, caller: Key, body: ResponsesRequest) -> Response:
     previous = None
     if body.previous_response_id is not None:
         previous = await gateway.responses.previous(body.previous_response_id, caller.tenant)
         if not request.state.episode_given:
             request.state.episode_id = previous.episode_id
-    target = gateway.serving.resolve(
-        body.model
-    )  # from here to the start nothing waits: the alias cannot move
+    # From here to the start nothing waits, so that the alias cannot move in between.
+    target = gateway.serving.resolve(body.model)
     agent = gateway.agents[target.agent]
     response_id = request.state.request_id
     messages, turn = body.conversation(agent, response_id, previous)
