@@ -17,19 +17,12 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from agents.manifest import Agent
-from agents.model import Model, ModelError, ModelRequest
+from agents.model import Delta, Model, ModelError, ModelRequest
 from feedback.events import Call, Message, ModelCall, Sampling, ToolCall
 from tools.errors import ToolError
 from tools.knowledge import Context, Kind, Knowledge
 
 RETRIEVAL = "retrieve"  # the name under which a retrieval is recorded
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of the answer's text, as it is generated."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -56,8 +49,8 @@ class EpisodeError(Exception):
 
 async def run(
     agent: Agent, messages: Sequence[Message], *, model: Model, knowledge: Knowledge, sampling: Sampling
-) -> AsyncIterator[Delta | Finished]:
-    """Answer the last user message. Raises `EpisodeError`; yields `Delta`s, then one `Finished`.
+) -> AsyncIterator[Delta | ToolCall | Finished]:
+    """Answer the last user message. Raises `EpisodeError`; yields what is done as it is done, then one `Finished`.
 
     `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`. Closing
     the iterator early closes the model's stream.
@@ -68,6 +61,7 @@ async def run(
         async with asyncio.timeout_at(deadline):
             retrieval, context = await asyncio.to_thread(retrieve, agent, messages, knowledge)
         calls.append(retrieval)
+        yield retrieval
         request = ModelRequest(
             messages=prompt(agent, messages, context),
             response_schema=agent.response_schema,
@@ -82,7 +76,7 @@ async def run(
                     calls.append(part)
                     yield Finished(part.text, part.finish_reason, tuple(calls))
                 else:
-                    yield Delta(part)
+                    yield part
         finally:
             if isinstance(parts, AsyncGenerator):
                 await parts.aclose()
@@ -95,7 +89,7 @@ async def run(
         raise EpisodeError(message, status=504, code="timeout", calls=tuple(calls)) from error
 
 
-async def _next(parts: AsyncIterator[str | ModelCall], deadline: float) -> str | ModelCall | None:
+async def _next(parts: AsyncIterator[Delta | ModelCall], deadline: float) -> Delta | ModelCall | None:
     # Never across a yield: the limit would then cancel the consumer, wherever it waits (PEP 789).
     async with asyncio.timeout_at(deadline):
         return await anext(parts, None)

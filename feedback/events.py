@@ -58,7 +58,8 @@ class ModelCall(_Record):
     """One generation, with the server's own token ids: never re-tokenised, so that a trainer scores what was sampled.
 
     `logprobs[i]` belongs to `completion_token_ids[i]`: natural logarithm, at temperature 1, after the grammar of
-    `response_schema` has masked what it forbids (so vLLM reports them).
+    `response_schema` has masked what it forbids (so vLLM reports them). `tokens[i]` is how the server spells it; empty
+    where it does not say.
     """
 
     kind: Literal["model"] = "model"
@@ -70,6 +71,7 @@ class ModelCall(_Record):
     prompt_token_ids: tuple[int, ...]
     completion_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    tokens: tuple[str, ...] = ()
     finish_reason: str
     started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
     time_to_first_token: float = Field(ge=0, description="Seconds.")
@@ -79,6 +81,8 @@ class ModelCall(_Record):
     def _one_logprob_per_token(self) -> "ModelCall":
         if len(self.logprobs) != len(self.completion_token_ids):
             raise ValueError(f"{len(self.completion_token_ids)} tokens but {len(self.logprobs)} logprobs")
+        if self.tokens and len(self.tokens) != len(self.completion_token_ids):
+            raise ValueError(f"{len(self.completion_token_ids)} tokens but {len(self.tokens)} spelled")
         return self
 
 
@@ -106,6 +110,20 @@ class _Event(_Record):
     tenant: ShortText = "default"
 
 
+class Turn(_Record):
+    """What `/v1/responses` gives back of a request, beside what is recorded of every request.
+
+    `items` are the ids of the last messages of `RequestFinished.input`, which are the conversation; a message before
+    them is the request's `instructions`. `parameters` are the other fields of the request, as they were understood.
+    """
+
+    model: str
+    created: int = Field(description="Unix time in seconds.")
+    previous_response_id: str | None = None
+    items: tuple[str, ...]
+    parameters: dict[str, Any]
+
+
 class RequestFinished(_Event):
     """One request to an agent, whole: it is written when the answer is complete, before its last byte goes out."""
 
@@ -122,6 +140,7 @@ class RequestFinished(_Event):
     error: str | None = None
     calls: tuple[Call, ...] = ()
     metadata: dict[str, str] = {}
+    turn: Turn | None = Field(None, description="None where the request did not come by `/v1/responses`.")
     latency: float = Field(ge=0, description="Seconds.")
 
 

@@ -99,6 +99,15 @@ class Outbox:
         with self._read_lock, _as_outbox_error():
             return self._reader.execute(query, (limit,)).fetchall()
 
+    def containing(self, text: bytes) -> list[bytes]:
+        """The waiting events with these bytes in them, oldest first. Raises `OutboxError`.
+
+        Reads all that wait: usually a handful, in an outage as many as there are.
+        """
+        query = "SELECT body FROM outbox WHERE instr(body, ?) ORDER BY sequence"
+        with self._read_lock, _as_outbox_error():
+            return [body for (body,) in self._reader.execute(query, (text,))]
+
     def delete(self, up_to: int) -> None:
         """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`."""
         with self._transaction():

@@ -30,9 +30,10 @@ from gateway.limits.limits import Limits
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, keys, metrics, models, policies
+from gateway.routes import chat, feedback, health, keys, metrics, models, policies, responses
 from gateway.serving import Serving
 from gateway.state import Gateway
+from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
 from tools.knowledge import Knowledge, read
 
@@ -61,7 +62,7 @@ def create_app(config: GatewayConfig) -> FastAPI:
         telemetry=telemetry,
     )
     errors.install(app)
-    for routes in (chat, models, feedback, policies, keys, health, metrics):
+    for routes in (chat, responses, models, feedback, policies, keys, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -153,6 +154,7 @@ async def _opened(
             recorder=recorder,
             invoker=invoker,
             telemetry=telemetry,
+            responses=StoredResponses(store, outbox),
             created=int(time.time()),
         )
 

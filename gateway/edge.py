@@ -12,6 +12,8 @@ from gateway.errors import ApiError, head_too_large, internal_error
 from gateway.telemetry import Telemetry
 
 AGENT_PATH = "/v1/chat/completions"
+RESPONSES_PATH = "/v1/responses"
+_ID_PREFIXES = {AGENT_PATH: "chatcmpl-", RESPONSES_PATH: "resp_"}
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = logging.getLogger(__name__)
@@ -35,8 +37,8 @@ class Edge:
             await self._app(scope, receive, send)
             return
         arrived = time.perf_counter()
-        is_agent = scope["path"] == AGENT_PATH
-        ids = {"x-request-id": new_id("chatcmpl-" if is_agent else "req-")}
+        is_agent = scope["path"] in _ID_PREFIXES
+        ids = {"x-request-id": new_id(_ID_PREFIXES.get(scope["path"], "req-"))}
         state = scope.setdefault("state", {})
         state["request_id"] = ids["x-request-id"]
         state["trace"] = self._telemetry.begin(ids["x-request-id"], scope["headers"])
@@ -44,13 +46,16 @@ class Edge:
         given = Headers(scope=scope).get("x-episode-id") if is_agent else None
         if is_agent:
             usable = given is not None and _EPISODE_ID.fullmatch(given)
-            state["episode_id"] = ids["x-episode-id"] = given if given and usable else new_id("ep-")
+            state["episode_given"] = given is not None
+            state["episode_id"] = given if given and usable else new_id("ep-")
         status = 0
 
         async def send_with_ids(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if is_agent:  # read now: a response that continues another joins its episode
+                    ids["x-episode-id"] = state["episode_id"]
                 headers = MutableHeaders(scope=message)
                 for name, value in ids.items():
                     headers.setdefault(name, value)  # an answer that is replayed has those that it had
@@ -74,7 +79,7 @@ class Edge:
                 await internal_error(ids["x-request-id"]).response()(scope, receive, send_with_ids)
         finally:
             self._running -= admitted
-            route = AGENT_PATH if is_agent else getattr(scope.get("route"), "path", "other")
+            route = scope["path"] if is_agent else getattr(scope.get("route"), "path", "other")
             self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
 
     def _head_refusal(self, scope: Scope) -> ApiError | None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from agents.loop import Delta, EpisodeError, Finished, run
+from agents.loop import EpisodeError, Finished, run
 from agents.manifest import Agent
+from agents.model import Delta
 from agents.vllm import VllmModel
-from feedback.events import Call, Message, RequestFinished, Sampling, Status
+from feedback.events import Call, Message, RequestFinished, Sampling, Status, ToolCall, Turn
 from feedback.outbox import OutboxError
 from feedback.store import Key
 from gateway.errors import ApiError
@@ -26,6 +27,7 @@ from gateway.trace import Trace
 from tools.knowledge import Knowledge
 
 _COMPLETE = {"stop", "length"}
+_Parts = asyncio.Queue[Delta | ToolCall | None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Invocation:
     messages: tuple[Message, ...]
     sampling: Sampling
     metadata: dict[str, str]
+    turn: Turn | None = None
     started: float = field(default_factory=time.perf_counter)
     started_ns: int = field(default_factory=time.time_ns)
     calls_ns: list[int] = field(default_factory=list)
@@ -60,17 +63,25 @@ class _Outcome:
 
 
 class Answer:
-    """An answer that is being made. Read `deltas` to the end, then `finished`; or `cancel`."""
+    """An answer that is being made. Read `parts` to the end, then `finished`; or `cancel`."""
 
-    def __init__(self, task: asyncio.Task[Finished], queue: asyncio.Queue[str | None]) -> None:
+    def __init__(
+        self, task: asyncio.Task[Finished], queue: _Parts, event: asyncio.Future[RequestFinished]
+    ) -> None:
         self._task = task
         self._queue = queue
+        self._event = event
         task.add_done_callback(lambda _: queue.put_nowait(None))
 
-    async def deltas(self) -> AsyncIterator[str]:
-        """The text, in pieces, as it is generated; ends when nothing more will come, for whatever reason."""
-        while (text := await self._queue.get()) is not None:
-            yield text
+    @property
+    def event(self) -> RequestFinished | None:
+        """What was recorded, however the request ended; None until then, and for ever where the record failed."""
+        return self._event.result() if self._event.done() else None
+
+    async def parts(self) -> AsyncIterator[Delta | ToolCall]:
+        """What is done, as it is done; ends when nothing more will come, for whatever reason."""
+        while (part := await self._queue.get()) is not None:
+            yield part
 
     async def finished(self) -> Finished:
         """The whole answer, recorded. Raises `EpisodeError`, `OutboxError`; `ApiError` when a shutdown cut it short.
@@ -134,13 +145,14 @@ class Invoker:
         """Begin at once; the policy counts as in use until the request has been recorded."""
         leave = self._serving.enter(invocation.target.policy)
         self._telemetry.enter(invocation.agent.name)
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(self._answer(invocation, queue))
+        queue: _Parts = asyncio.Queue()
+        event: asyncio.Future[RequestFinished] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._answer(invocation, queue, event))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: leave())
         task.add_done_callback(lambda _: self._telemetry.leave(invocation.agent.name))
-        return Answer(task, queue)
+        return Answer(task, queue, event)
 
     async def drain(self, seconds: float) -> None:
         """Let what is in progress finish; after `seconds`, cancel the rest and let it be recorded as such."""
@@ -152,7 +164,9 @@ class Invoker:
         if late:
             await asyncio.wait(late)
 
-    async def _answer(self, invocation: Invocation, queue: asyncio.Queue[str | None]) -> Finished:
+    async def _answer(
+        self, invocation: Invocation, queue: _Parts, recorded: asyncio.Future[RequestFinished]
+    ) -> Finished:
         text: list[str] = []
         outcome = _Outcome("failed", error="a defect in the gateway: see its log", code="internal_error")
         try:
@@ -172,12 +186,10 @@ class Invoker:
             )
             raise
         finally:
-            await self._record(invocation, outcome)
+            recorded.set_result(await self._record(invocation, outcome))
         return finished
 
-    async def _generate(
-        self, invocation: Invocation, queue: asyncio.Queue[str | None], text: list[str]
-    ) -> Finished:
+    async def _generate(self, invocation: Invocation, queue: _Parts, text: list[str]) -> Finished:
         target = invocation.target
         model = VllmModel(
             self._session,
@@ -196,18 +208,19 @@ class Invoker:
         )
         # Nothing is awaited between two parts: the loop's time limit cancels this task, wherever it is then waiting.
         async for part in parts:
+            if isinstance(part, Finished):
+                finished = part
+                continue
+            queue.put_nowait(part)
             if isinstance(part, Delta):
                 text.append(part.text)
-                queue.put_nowait(part.text)
-            else:
-                finished = part
         assert finished is not None, "the loop ends with Finished or raises"
         if finished.finish_reason not in _COMPLETE:
             message = f"the model server stopped before the answer was complete ({finished.finish_reason})"
             raise EpisodeError(message, status=502, code="upstream_unavailable", calls=finished.calls)
         return finished
 
-    async def _record(self, invocation: Invocation, outcome: _Outcome) -> None:
+    async def _record(self, invocation: Invocation, outcome: _Outcome) -> RequestFinished:
         event, code = _event(invocation, outcome), outcome.code
         try:
             await self._recorder.request(event)
@@ -225,6 +238,7 @@ class Invoker:
                 model_calls_ns=tuple(invocation.calls_ns),
             )
             self._telemetry.agent_finished(invocation.trace, invocation.agent, told)
+        return event
 
 
 def _model_call_headers(invocation: Invocation) -> dict[str, str]:
@@ -248,5 +262,6 @@ def _event(invocation: Invocation, outcome: _Outcome) -> RequestFinished:
         error=outcome.error,
         calls=outcome.calls,
         metadata=invocation.metadata,
+        turn=invocation.turn,
         latency=time.perf_counter() - invocation.started,
     )

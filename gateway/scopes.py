@@ -14,7 +14,7 @@ Scope = Literal["invoke", "rate", "review", "operate", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 MEANING: Mapping[Scope, str] = {
-    "invoke": "ask agents and models, and list them",
+    "invoke": "ask agents and models, list them, and look up its tenant's responses",
     "rate": "rate answers of its tenant, and read its owner's own ratings",
     "review": "read everyone's ratings in its tenant",
     "operate": "see and change policies and the state of the gateway, which all tenants share",
@@ -24,6 +24,11 @@ MEANING: Mapping[Scope, str] = {
 # Any one of the scopes is enough. An empty tuple: nobody needs a key.
 ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "POST /v1/chat/completions": ("invoke",),
+    "POST /v1/responses": ("invoke",),
+    "GET /v1/responses/{response_id}": ("invoke",),
+    "DELETE /v1/responses/{response_id}": ("invoke",),
+    "POST /v1/responses/{response_id}/cancel": ("invoke",),
+    "GET /v1/responses/{response_id}/input_items": ("invoke",),
     "GET /v1/models": ("invoke",),
     "GET /v1/models/{name}": ("invoke",),
     "POST /v1/feedback": ("rate",),

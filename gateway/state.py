@@ -20,6 +20,7 @@ from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
 from gateway.serving import Serving
+from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
 
 
@@ -44,6 +45,7 @@ class Gateway:
     recorder: Recorder
     invoker: Invoker
     telemetry: Telemetry
+    responses: StoredResponses
     created: int
 
 

@@ -17,7 +17,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from agents.model import ModelRequest
+from agents.model import Delta, ModelRequest
 from feedback.events import ModelCall
 from trainer.grammar import Grammars
 from trainer.shared_prefix import ATTENTION, SharedPrefix
@@ -76,7 +76,7 @@ class Sampler:
             merged = torch.addmm(layer.base_layer.weight.float(), b.float(), a.float(), alpha=scale)
             target.weight.copy_(merged)
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         """See `agents.model.Model.stream`; the text comes in one piece."""
         sampling = request.sampling
         if sampling.seed is not None or sampling.top_p != 1 or sampling.stop:
@@ -87,7 +87,7 @@ class Sampler:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._answer)
         call = await waiting.answer
-        yield call.text
+        yield Delta(call.text)
         yield call
 
     def _answer(self) -> None:

@@ -1,5 +1,6 @@
 """Where events are kept and asked for: SQLAlchemy Core, on SQLite."""
 
+from feedback.store.deletions import Deletions
 from feedback.store.keys import Key, Keys
 from feedback.store.replies import Claim, Replies, Reply, Slip
 from feedback.store.store import DeadLetter, Store, StoreError
@@ -8,6 +9,7 @@ from feedback.store.usage import Slot, Spent, Usage
 __all__ = [
     "Claim",
     "DeadLetter",
+    "Deletions",
     "Key",
     "Keys",
     "Replies",

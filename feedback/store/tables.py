@@ -84,6 +84,20 @@ dead_letters = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+deleted_responses = Table(
+    "deleted_responses",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column(
+        "response_id",
+        String,
+        primary_key=True,
+        comment="The request_id; its request need not have landed yet.",
+    ),
+    Column("time", UtcDateTime, nullable=False),
+    Column("by", String, nullable=False),
+)
+
 api_keys = Table(
     "api_keys",
     metadata,

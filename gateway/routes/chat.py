@@ -4,13 +4,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from feedback.store import Key
+from gateway.asking import ask
 from gateway.edge import AGENT_PATH
 from gateway.idempotency import ends_with_done, whole
-from gateway.invocation import Invocation
-from gateway.metering import AgentMeter
 from gateway.openai_chat import ChatFormat, ChatRequest
 from gateway.state import Gateway, gateway_of
-from gateway.streaming import ChatStream, collect
+from gateway.streaming import AnswerStream, collect
 from gateway.wire import parse, read_body
 
 router = APIRouter(tags=["chat"])
@@ -33,27 +32,17 @@ async def create_chat_completion(request: Request) -> Response:
 
 
 async def _answer(request: Request, gateway: Gateway, caller: Key, body: ChatRequest) -> Response:
-    target = gateway.serving.resolve(body.model)
-    agent = gateway.agents[target.agent]
-    messages, sampling = body.input(agent), body.sampling(agent)
-    meter = await AgentMeter.admit(gateway.limits, caller, agent, messages, sampling)
-    answer = gateway.invoker.start(
-        Invocation(
-            request_id=request.state.request_id,
-            episode_id=request.state.episode_id,
-            trace=request.state.trace,
-            agent=agent,
-            model=body.model,
-            target=target,
-            caller=caller,
-            messages=messages,
-            sampling=sampling,
-            metadata=body.recorded_metadata(),
-        )
+    agent = gateway.agents[gateway.serving.resolve(body.model).agent]
+    asked = await ask(
+        request,
+        caller,
+        agent,
+        model=body.model,
+        messages=body.input(agent),
+        sampling=body.sampling(agent),
+        metadata=body.recorded_metadata(),
     )
-    answer.when_over(meter.settle)
-    form = ChatFormat(request.state.request_id, body.model, target.policy, body.include_usage)
-    headers = {"x-policy": target.policy, **meter.headers}
+    form = ChatFormat(request.state.request_id, asked.target.policy, body)
     if body.stream:
-        return ChatStream(answer, form, headers)
-    return JSONResponse(form.completion(await collect(request.receive, answer)), headers=headers)
+        return AnswerStream(asked.answer, form, asked.headers)
+    return JSONResponse(form.completion(await collect(request.receive, asked.answer)), headers=asked.headers)

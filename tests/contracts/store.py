@@ -9,6 +9,7 @@ from feedback.quota import Quota
 from feedback.store import (
     Claim,
     DeadLetter,
+    Deletions,
     Keys,
     Replies,
     Reply,
@@ -131,6 +132,16 @@ class StoreContract:
         status = found["sql-analyst@1"]
         assert (status.state, status.path, status.last) == ("evaluated", "/checkpoints/1", second)
         assert status.history == (first, second)
+
+    def test_a_response_is_deleted_once_by_its_tenant_and_its_request_stays(self, store: Store):
+        deletions = Deletions(store)
+        assert not deletions.has("r1", "a")
+        assert deletions.add("r1", tenant="a", by="ann")  # before its request has landed
+        assert not deletions.add("r1", tenant="a", by="bob")
+        store.write([request(tenant="a")])
+        assert deletions.has("r1", "a")
+        assert not deletions.has("r1", "b") and not deletions.has("r2", "a")
+        assert store.request("r1", "a") is not None
 
     def test_a_key_is_found_by_its_secret_alone(self, store: Store):
         keys = Keys(store)

@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from feedback.store import Keys, Store
+from feedback.store import Deletions, Keys, Store
 from feedback.store.engine import configuration
 from feedback.store.tables import metadata
 from tests.contracts.samples import rating, request
@@ -55,3 +55,13 @@ def test_a_key_that_has_expired_does_not_live_again_when_the_column_goes(store: 
     _move(store, config, HEAD)
     assert keys.lookup(over) is None
     assert keys.lookup(later) is not None
+
+
+def test_what_was_deleted_does_not_come_back_when_the_table_is_not_needed_for_a_while(
+    store: Store, config: Config
+):
+    deletions = Deletions(store)
+    deletions.add("resp_1", tenant="acme", by="ann")
+    _move(store, config, FIRST)
+    _move(store, config, HEAD)
+    assert deletions.has("resp_1", "acme")

@@ -63,6 +63,22 @@ async def test_what_was_deleted_is_gone_and_the_rest_stays(outbox):
     assert ids(outbox) == [event.event_id for event in events[2:]]
 
 
+async def test_what_waits_is_found_by_what_it_holds(outbox):
+    events = [
+        rating("r1"),
+        rating("r2"),
+        rating("r1", value=False),
+        rating("r3", comment='"request_id":"r1"'),
+    ]
+    for event in events:
+        await outbox.append(event)
+    found = [parse(body).event_id for body in outbox.containing(b'"request_id":"r1"')]
+    assert found == [events[0].event_id, events[2].event_id]  # in a text, quotation marks are escaped
+    outbox.delete(1)
+    assert len(outbox.containing(b'"request_id":"r1"')) == 1
+    assert outbox.containing(b'"request_id":"r"') == []
+
+
 async def test_a_sequence_number_is_never_used_twice(outbox):
     """Else a deletion that is tried again would delete an event that came later."""
     await outbox.append(rating())

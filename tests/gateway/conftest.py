@@ -25,6 +25,7 @@ from gateway.http_server import bounded_http
 from gateway.scopes import SCOPES
 from gateway.state import Gateway
 from tests.gateway.fake_vllm import BASE, FakeVllm, logprob_of
+from tests.gateway.openapi import Published, published_document
 
 AGENT = "sql-analyst"
 BASE_POLICY = f"{AGENT}@base-b0"
@@ -66,6 +67,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     }
     store.close()
     return Ground(path, secrets)
+
+
+@pytest.fixture
+def published() -> Published:
+    """OpenAI's published OpenAPI document; a test that asks for it is skipped where it is absent."""
+    return published_document()
 
 
 @dataclass

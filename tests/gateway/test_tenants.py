@@ -20,7 +20,7 @@ _ASKED_ABOVE = {
     "POST /v1/chat/completions",
     "POST /v1/feedback",
     "GET /v1/feedback",
-    *(line for line in ROUTES if "/v1/keys" in line),
+    *(line for line in ROUTES if "/v1/keys" in line or "/v1/responses" in line),
 }
 
 
@@ -96,6 +96,37 @@ async def test_post_chat_completions_belongs_to_the_tenant_of_the_key_whatever_t
         for tenant, wanted in (("default", ours), ("other", theirs)):
             found = store.requests(tenant=tenant, episode_id="shared-name")
             assert [event.request_id for event in found] == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/responses/{}"),
+        ("DELETE", "/v1/responses/{}"),
+        ("POST", "/v1/responses/{}/cancel"),
+        ("GET", "/v1/responses/{}/input_items"),
+    ],
+)
+async def test_responses_by_id(live: World, method: str, path: str) -> None:
+    ann, mal = live.http("ann"), live.http("mal")
+    theirs = (await ann.post("/v1/responses", json={"model": AGENT, "input": "secret"})).json()["id"]
+    answers = [
+        _told(await mal.request(method, path.format(asked)), asked) for asked in (theirs, "resp_" + "0" * 32)
+    ]
+    assert answers[0] == answers[1] and answers[0][0] == 404
+    assert (await ann.get(f"/v1/responses/{theirs}")).status_code == 200
+
+
+async def test_post_responses_continues_no_response_of_another_tenant(live: World) -> None:
+    body = {"model": AGENT, "input": "secret"}
+    theirs = (await live.http("ann").post("/v1/responses", json=body)).json()["id"]
+    answers = [
+        _told(
+            await live.http("mal").post("/v1/responses", json={**body, "previous_response_id": asked}), asked
+        )
+        for asked in (theirs, "resp_" + "0" * 32)
+    ]
+    assert answers[0] == answers[1] and answers[0][0] == 400
 
 
 async def test_get_keys(live: World) -> None:

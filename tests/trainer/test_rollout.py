@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents.manifest import Agent
-from agents.model import ModelError, ModelRequest
+from agents.model import Delta, ModelError, ModelRequest
 from feedback.events import Message, ModelCall
 from tests.contracts.samples import model_call
 from tools.knowledge import Item, Knowledge
@@ -29,7 +29,7 @@ class Known:
         self.requests: list[ModelRequest] = []
         self.under_way = self.most_under_way = 0
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         self.requests.append(request)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)

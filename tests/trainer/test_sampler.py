@@ -9,7 +9,7 @@ import pytest
 
 from agents.loop import parse_answer
 from agents.manifest import Agent
-from agents.model import ModelRequest
+from agents.model import Delta, ModelRequest
 from feedback.events import Message, ModelCall, Sampling
 from tests.trainer import tiny
 from tests.trainer.tiny import torch, xgrammar
@@ -195,7 +195,7 @@ def test_the_trained_model_is_left_as_it_was(tokenizer: Any):
 async def stream(sampler: tiny.sampler.Sampler, request: ModelRequest) -> ModelCall:
     *texts, call = [part async for part in sampler.stream(request)]
     assert isinstance(call, ModelCall)
-    assert texts == [call.text]
+    assert texts == [Delta(call.text)]
     return call
 
 

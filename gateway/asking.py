@@ -1,0 +1,63 @@
+"""An agent is asked: its caller's limits are taken, the alias is resolved, the answer begins."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from agents.manifest import Agent
+from feedback.events import Message, Sampling, Turn
+from feedback.store import Key
+from gateway.errors import ApiError
+from gateway.invocation import Answer, Invocation
+from gateway.metering import AgentMeter
+from gateway.serving import Target
+from gateway.state import gateway_of
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What has begun: the answer, who gives it, and the headers that go out with it."""
+
+    answer: Answer
+    target: Target
+    headers: dict[str, str]
+
+
+async def ask(
+    request: Request,
+    caller: Key,
+    agent: Agent,
+    *,
+    model: str,
+    messages: tuple[Message, ...],
+    sampling: Sampling,
+    metadata: dict[str, str],
+    turn: Turn | None = None,
+) -> Asked:
+    """Begin the answer of the agent behind the name `model`. Raises `ApiError` (404, 429), `StoreError`."""
+    gateway = gateway_of(request)
+    meter = await AgentMeter.admit(gateway.limits, caller, agent, messages, sampling)
+    try:
+        target = gateway.serving.resolve(
+            model
+        )  # only now: until the start nothing waits, nor can the alias move
+    except ApiError:
+        meter.settle(())
+        raise
+    answer = gateway.invoker.start(
+        Invocation(
+            request_id=request.state.request_id,
+            episode_id=request.state.episode_id,
+            trace=request.state.trace,
+            agent=agent,
+            model=model,
+            target=target,
+            caller=caller,
+            messages=messages,
+            sampling=sampling,
+            metadata=metadata,
+            turn=turn,
+        )
+    )
+    answer.when_over(meter.settle)
+    return Asked(answer, target, {"x-policy": target.policy, **meter.headers})
