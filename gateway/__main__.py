@@ -12,6 +12,7 @@ import uvicorn
 from agents.manifest import ManifestError
 from gateway.app import create_app
 from gateway.config import ConfigError, GatewayConfig
+from gateway.server import Server
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,13 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, ManifestError) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
-        )
+    server = Server(
+        uvicorn.Config(app, access_log=False, log_config=None),
+        drain=lambda: app.state.gateway.invoker.drain(config.drain_seconds),
+        drain_seconds=config.drain_seconds,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)  # uvicorn raises the signal again when it has drained: that is a good end

@@ -117,13 +117,14 @@ class Invoker:
 
     async def drain(self, seconds: float) -> None:
         """Let what is in progress finish; after `seconds`, cancel the rest and let it be recorded as such."""
-        if not self._running:
-            return
-        _, late = await asyncio.wait(set(self._running), timeout=seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._running:  # what was accepted last may begin while others end
+            left = deadline - asyncio.get_running_loop().time()
+            _, late = await asyncio.wait(set(self._running), timeout=max(0.0, left))
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     async def _answer(self, invocation: Invocation, queue: asyncio.Queue[str | None]) -> Finished:
         text: list[str] = []

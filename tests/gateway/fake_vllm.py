@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -185,3 +186,12 @@ class FakeVllm:
 def _error(status: int, message: str) -> web.Response:
     error = {"message": message, "type": "BadRequestError", "param": None, "code": status}
     return web.json_response({"error": error}, status=status)
+
+
+async def _serve(port: int, seconds_per_chunk: float) -> None:
+    async with FakeVllm(seconds_per_chunk=seconds_per_chunk).served(port):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2])))
