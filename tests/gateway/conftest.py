@@ -23,6 +23,7 @@ from gateway.app import create_app
 from gateway.config import GatewayConfig
 from gateway.state import Gateway
 from tests.gateway.fake_vllm import BASE, FakeVllm, logprob_of
+from tests.gateway.openapi import Published, published_document
 
 AGENT = "sql-analyst"
 BASE_POLICY = f"{AGENT}@base-b0"
@@ -61,6 +62,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     }
     store.close()
     return Ground(path, secrets)
+
+
+@pytest.fixture
+def published() -> Published:
+    """OpenAI's published OpenAPI document; a test that asks for it is skipped where it is absent."""
+    return published_document()
 
 
 @dataclass
