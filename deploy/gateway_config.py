@@ -19,5 +19,6 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         qdrant_url=settings.knowledge.url,
         store_url=settings.feedback.store_url,
         outbox_path=settings.feedback.outbox,
+        external=settings.external,
         drain_seconds=GRACE_SECONDS - 2,  # else the guard would end it in the middle of an answer
     )

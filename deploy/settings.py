@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
+from gateway.config import ExternalModels
 from trainer.config import Options
 
 FILE = "flywheel.toml"
@@ -123,6 +124,10 @@ class Settings(BaseSettings):
     knowledge: KnowledgeSection = KnowledgeSection()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()
+    external: ExternalModels = Field(
+        (),
+        description="Models of other providers that clients may ask by name; none: nothing leaves the network.",
+    )
     trainer: Options = Options()
 
     @classmethod

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     server = Server(
         uvicorn.Config(app, access_log=False, log_config=None),
-        drain=lambda: app.state.gateway.invoker.drain(config.drain_seconds),
+        drain=lambda: app.state.gateway.drain(config.drain_seconds),
         drain_seconds=config.drain_seconds,
     )
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,10 +17,12 @@ from feedback.collector import Collector
 from feedback.outbox import Outbox, OutboxError
 from feedback.relay import Relay
 from feedback.store import Keys, Store
-from gateway import errors
+from gateway import errors, external
 from gateway.auth import Auth
 from gateway.config import ConfigError, GatewayConfig
 from gateway.edge import Edge
+from gateway.external import External
+from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
@@ -41,6 +43,7 @@ _log = logging.getLogger(__name__)
 def create_app(config: GatewayConfig) -> FastAPI:
     """The gateway as an ASGI application; opens nothing until it is started. Raises `ManifestError`, `ConfigError`."""
     agents = _load_agents(config)
+    external.check(config.external, agents)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -103,11 +106,16 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         invoker = Invoker(
             session, config.vllm_url, knowledge=knowledge, serving=serving, recorder=recorder, keeper=keeper
         )
+        others = External(config.external)
+        await others.open()
+        stack.push_async_callback(others.close)
+        external_chat = ExternalChat(others, recorder)
         stack.push_async_callback(_empty, relay)
         stack.push_async_callback(_stop, _start(relay.run(), "relay"))
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
+        stack.push_async_callback(external_chat.drain, config.drain_seconds)
         yield Gateway(
             config=config,
             agents=agents,
@@ -121,6 +129,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             keeper=keeper,
             recorder=recorder,
             invoker=invoker,
+            external_chat=external_chat,
             created=int(time.time()),
         )
 

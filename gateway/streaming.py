@@ -20,7 +20,7 @@ T = TypeVar("T")
 async def collect(receive: Receive, answer: Answer) -> Finished:
     """The whole answer. Raises what `Answer.finished` raises, and `ClientDisconnect`; then the answer is cancelled."""
     try:
-        return await _unless_disconnected(receive, answer.finished())
+        return await unless_disconnected(receive, answer.finished())
     finally:
         await answer.cancel()
 
@@ -38,7 +38,7 @@ class ChatStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all. A client that leaves cancels the generation, which is recorded; nobody is there to be told."""
         try:
-            await _unless_disconnected(receive, self._send(scope, receive, send))
+            await unless_disconnected(receive, self._send(scope, receive, send))
         except ClientDisconnect:
             return
         finally:
@@ -73,7 +73,7 @@ class ChatStream(Response):
         await put(*self._form.last_chunks(finished), end=b"data: [DONE]\n\n")
 
 
-async def _unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client leaves. Raises `ClientDisconnect` then."""
     working = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnect(receive))

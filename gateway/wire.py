@@ -28,11 +28,20 @@ B = TypeVar("B", bound=Body)
 
 async def read(request: Request, kind: type[B], max_bytes: int) -> B:
     """The body of `request` as a `kind`. Raises `ApiError` (400, 413)."""
-    return parse(await _bytes(request, max_bytes), kind)
+    return validate(await read_json(request, max_bytes), kind)
 
 
 def parse(data: bytes, kind: type[B]) -> B:
     """A JSON object as a `kind`. Raises `ApiError` (400)."""
+    return validate(_json(data), kind)
+
+
+async def read_json(request: Request, max_bytes: int) -> Any:
+    """The body of `request`, of which only the size, the depth and the text are right. Raises `ApiError` (400, 413)."""
+    return _json(await _bytes(request, max_bytes))
+
+
+def _json(data: bytes) -> Any:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -40,6 +49,11 @@ def parse(data: bytes, kind: type[B]) -> B:
             400, f"The body is not valid JSON: {error}. Send a JSON object.", code="invalid_json"
         ) from error
     _check(value)
+    return value
+
+
+def validate(value: Any, kind: type[B]) -> B:
+    """What `read_json` gave, as a `kind`. Raises `ApiError` (400)."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:

@@ -4,22 +4,28 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.edge import AGENT_PATH
+from gateway.external_request import ExternalRequest
 from gateway.invocation import Invocation
 from gateway.openai_chat import ChatFormat, ChatRequest
 from gateway.state import gateway_of
 from gateway.streaming import ChatStream, collect
 from gateway.trace import trace_id
-from gateway.wire import read
+from gateway.wire import read_json, validate
 
 router = APIRouter(tags=["chat"])
 
 
 @router.post(AGENT_PATH)
 async def create_chat_completion(request: Request) -> Response:
-    """Answer the last user message, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy."""
+    """Answer the last user message, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy,
+    or a model of another provider where the operator has configured one.
+    """
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
-    body = await read(request, ChatRequest, gateway.config.max_body_bytes)
+    asked = await read_json(request, gateway.config.max_body_bytes)
+    if gateway.external_chat.answers(asked):
+        return await gateway.external_chat.respond(request, caller, validate(asked, ExternalRequest))
+    body = validate(asked, ChatRequest)
     target = gateway.serving.resolve(body.model)
     agent = gateway.agents[target.agent]
     answer = gateway.invoker.start(

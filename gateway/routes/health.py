@@ -46,6 +46,7 @@ async def status(request: Request) -> dict[str, Any]:
         "agents": agents,
         "outbox": {"depth": depth.events, "oldest_age_seconds": depth.oldest_age_seconds},
         "store": {name: counts[name] for name in ("requests", "ratings", "dead_letters")},
+        "external": gateway.external_chat.describe(),
         "problems": gateway.keeper.problems or [],
     }
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.gateway_config import gateway_config
 from deploy.settings import Settings, SettingsError, load
 
 
@@ -109,3 +110,13 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path):
 
 def test_a_missing_file_is_named(tmp_path: Path):
     assert f"{tmp_path}/none.toml cannot be read" in message(tmp_path / "none.toml")
+
+
+def test_external_models_are_off_unless_named_and_reach_the_gateway(settings: Settings, tmp_path: Path):
+    entry = '[[external]]\nname = "gpt"\nmodel = "openai/gpt-5"\n'
+    assert load(write(tmp_path, "")).external == ()
+    (model,) = load(write(tmp_path, entry)).external
+    assert (model.name, model.api_base, model.fallbacks) == ("gpt", None, ())
+    assert gateway_config(settings.model_copy(update={"external": (model,)})).external == (model,)
+    assert "no other one is called x" in message(write(tmp_path, entry + 'fallbacks = ["x"]'))
+    assert "no such setting" in message(write(tmp_path, entry + "key = 1"))
