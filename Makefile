@@ -18,6 +18,9 @@ DROPPED := torchvision torchaudio torchcodec
 INSTALLED_WITH_TORCH := torch cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
   nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
   nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
+# LiteLLM asks for an older huggingface-hub than the rest, for a certifi that the index does not have yet, and for
+# Amazon's SDK, without which only Amazon's models fail.
+FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --no-annotate --quiet --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
@@ -52,9 +55,9 @@ bench: $(READY)  ## Measure the gateway on this machine
 
 lock: $(STAMP)  ## Lock what pyproject.toml asks for, with hashes (UPGRADE=1: the newest that it admits)
 	$(LOCK) --extra serve-cpu -o requirements.lock \
-	  --override <(printf '%s\n' torch==2.13.0 $(DROPPED:%="% ; sys_platform == 'never'")) \
+	  --override <(printf '%s\n' torch==2.13.0 $(DROPPED:%="% ; sys_platform == 'never'") $(FOR_LITELLM)) \
 	  $(addprefix --no-emit-package ,$(INSTALLED_WITH_TORCH))
-	$(LOCK) --extra serve -o requirements-gpu.lock
+	$(LOCK) --extra serve -o requirements-gpu.lock --override <(printf '%s\n' $(FOR_LITELLM))
 
 clean:  ## Remove caches and what was built; .venv and var stay
 	rm -rf dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage*

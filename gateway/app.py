@@ -20,6 +20,7 @@ from feedback.store import Keys, Store
 from gateway import errors, external
 from gateway.auth import Auth
 from gateway.config import ConfigError, GatewayConfig
+from gateway.description import Described
 from gateway.edge import Edge
 from gateway.external import External
 from gateway.external_chat import ExternalChat
@@ -51,7 +52,7 @@ def create_app(config: GatewayConfig) -> FastAPI:
             app.state.gateway = gateway
             yield
 
-    app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
+    app = Described(title="Flywheel gateway", version="1", lifespan=lifespan)
     app.add_middleware(Edge, max_concurrent=config.max_concurrent)
     errors.install(app)
     for routes in (chat, models, feedback, policies, health):

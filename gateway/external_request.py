@@ -37,7 +37,7 @@ class ExternalRequest(Body):
     parameter that LiteLLM knows that it does not take is refused by name.
     """
 
-    model: str
+    model: str = Field(min_length=1, max_length=200)
     messages: list[ExternalMessage] = Field(min_length=1, max_length=1_000, fail_fast=True)
     stream: bool | None = None
     stream_options: StreamOptions | None = None

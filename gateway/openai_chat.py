@@ -19,7 +19,15 @@ from gateway.wire import Body
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
 _Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class TextPart(Body):
+    """A part of a message's text."""
+
+    type: Literal["text"]
+    text: str
 
 
 class ChatMessage(Body):
@@ -33,7 +41,7 @@ class ChatMessage(Body):
     tool_calls: None = None
     annotations: None = None
 
-    @field_validator("content", mode="before")
+    @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart])
     @classmethod
     def _join_text_parts(cls, value: Any) -> str:
         if isinstance(value, str):
@@ -71,15 +79,13 @@ class ChatRequest(Body):
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
-        (), max_length=4, fail_fast=True
-    )
+    stop: tuple[Stop, ...] = Field((), max_length=4, fail_fast=True)
     n: Literal[1] | None = None
     metadata: Metadata | None = None
     user: MetadataValue | None = None
     store: bool | None = None
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", json_schema_input_type=Stop | list[Stop] | None)
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         if value is None:

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.description import streams, takes
 from gateway.edge import AGENT_PATH
 from gateway.external_request import ExternalRequest
 from gateway.invocation import Invocation
@@ -15,7 +16,11 @@ from gateway.wire import read_json, validate
 router = APIRouter(tags=["chat"])
 
 
-@router.post(AGENT_PATH)
+@router.post(
+    AGENT_PATH,
+    responses=streams("OpenAI's chat completion, or its chunks."),
+    openapi_extra=takes(ChatRequest, ExternalRequest),
+)
 async def create_chat_completion(request: Request) -> Response:
     """Answer the last user message, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy,
     or a model of another provider where the operator has configured one.

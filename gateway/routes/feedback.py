@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field, field_validator
 
 from feedback.events import Rating
-from gateway.errors import ApiError
+from gateway.description import takes
 from gateway.openai_chat import Metadata
 from gateway.rating import checked_rating, recorded_request
 from gateway.state import gateway_of
@@ -29,7 +29,7 @@ class FeedbackRequest(Body):
     tags: Metadata | None = None
     source: _Short = "api"
 
-    @field_validator("value", mode="plain")
+    @field_validator("value", mode="plain", json_schema_input_type=bool | float | str)
     @classmethod
     def _scalar(cls, value: Any) -> bool | float | str:
         if isinstance(value, bool | float | str):
@@ -39,7 +39,7 @@ class FeedbackRequest(Body):
         raise ValueError("expected true or false, a number or text")
 
 
-@router.post("/v1/feedback")
+@router.post("/v1/feedback", openapi_extra=takes(FeedbackRequest))
 async def create_feedback(request: Request) -> dict[str, str]:
     """Rate a request. A later rating by the same person on the same metric supersedes it."""
     gateway = gateway_of(request)
@@ -63,13 +63,10 @@ async def create_feedback(request: Request) -> dict[str, str]:
 
 
 @router.get("/v1/feedback")
-async def list_feedback(request: Request, request_id: str = "") -> dict[str, Any]:
+async def list_feedback(request: Request, request_id: str) -> dict[str, Any]:
     """What everyone thinks of a request now. A rating shows when it has landed in the store, a moment after its 200."""
     gateway = gateway_of(request)
     rater = await gateway.auth.require(request, "rate")
-    if not request_id:
-        message = "Missing parameter: request_id, e.g. /v1/feedback?request_id=chatcmpl-…"
-        raise ApiError(400, message, code="missing_required_parameter", param="request_id")
     ratings = await asyncio.to_thread(
         lambda: list(gateway.store.current_ratings(tenant=rater.tenant, request_id=request_id))
     )

@@ -7,18 +7,19 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
 from feedback.store import Store, StoreError
+from gateway.description import OPEN
 from gateway.state import Gateway, gateway_of
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", openapi_extra=OPEN)
 async def healthz() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", openapi_extra=OPEN, responses={503: {"description": "Not ready: what is missing."}})
 async def readyz(request: Request) -> JSONResponse:
     """200 when every agent can answer, else 503 with what is missing."""
     missing = await _missing(gateway_of(request))

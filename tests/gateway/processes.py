@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 
 import aiohttp
@@ -35,20 +35,29 @@ async def model_server(port: int, *, seconds_per_chunk: float) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def gateway(config: GatewayConfig, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A gateway as operators run it, from its start on: see `answers`."""
+async def gateway(
+    config: GatewayConfig, folder: Path, log: Path | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A gateway as operators run it, from its start on: see `answers`. `log` takes what it says; None: ours does."""
     path = folder / "gateway.json"
     path.write_text(config.model_dump_json())
-    async with spawned("-m", "gateway", "--config", str(path)) as process:
+    async with spawned("-m", "gateway", "--config", str(path), log=log) as process:
         yield process
 
 
 @asynccontextmanager
-async def spawned(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def spawned(*arguments: str, log: Path | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
     """A Python process with the group that it leads; what is left of the group is killed at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, cwd=_ROOT, env=dict(os.environ), start_new_session=True
-    )
+    with log.open("wb") if log else nullcontext() as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            cwd=_ROOT,
+            env=dict(os.environ),
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
