@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ class FakeProvider:
     failures: deque[tuple[int, str]] = field(default_factory=deque)  # status and message of the next answers
     headers: dict[str, str] = field(default_factory=dict)  # of failures
     seconds_per_chunk: float = 0.001
+    content: str = "".join(PIECES)
     break_after: int | None = None  # chunks, then the connection is cut
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -62,7 +64,7 @@ class FakeProvider:
 
     async def _whole(self, body: dict[str, Any]) -> web.Response:
         await asyncio.sleep(self.seconds_per_chunk * len(PIECES))
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(PIECES), "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": self.content, "refusal": None}
         reason = "stop"
         if body.get("tools"):
             message, reason = {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}, "tool_calls"
@@ -79,7 +81,7 @@ class FakeProvider:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-        deltas += [{"content": piece} for piece in PIECES]
+        deltas += [{"content": piece} for piece in re.findall(r"\S+\s*", self.content)]
         reason = "stop"
         if body.get("tools"):
             opening = {**TOOL_CALL, "function": {"name": "count_claims", "arguments": ""}}
