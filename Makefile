@@ -6,6 +6,8 @@ SHELL := bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 SEED ?= 0
+MINUTES ?= 10
+SHARE ?= 0.8
 GPU ?= $(if $(wildcard .venv/.installed-gpu),1)
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(GPU),-gpu)
@@ -24,7 +26,7 @@ FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --no-annotate --quiet --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo up test check e2e clients bench lock clean
+.PHONY: help setup demo up test check e2e clients bench soak lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +56,9 @@ clients: var/clients/bin/python  ## Install the frameworks whose clients are tes
 
 bench: $(READY)  ## Measure the gateway on this machine
 	$(BIN)/python -m bench
+
+soak: $(READY)  ## Ten minutes near capacity: is memory flat and nothing lost? (MINUTES=10 SHARE=0.8)
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) --share $(SHARE)
 
 lock: $(STAMP)  ## Lock what pyproject.toml asks for, with hashes (UPGRADE=1: the newest that it admits)
 	$(LOCK) --extra serve-cpu -o requirements.lock \

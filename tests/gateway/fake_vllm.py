@@ -189,8 +189,10 @@ def _error(status: int, message: str) -> web.Response:
 
 
 async def _serve(port: int, seconds_per_chunk: float) -> None:
-    async with FakeVllm(seconds_per_chunk=seconds_per_chunk).served(port):
-        await asyncio.Event().wait()
+    async with FakeVllm(seconds_per_chunk=seconds_per_chunk).served(port) as vllm:
+        while True:
+            await asyncio.sleep(1)
+            vllm.requests.clear()  # nobody looks: it runs as a process of its own, maybe for long
 
 
 if __name__ == "__main__":
