@@ -201,9 +201,8 @@ class External:
         if isinstance(error, kinds.Timeout):
             seconds = self._models[name].timeout_seconds
             return ApiError(504, f"{name} did not answer within {seconds:g} s.", code="timeout")
-        if (
-            400 <= status < 500
-        ):  # our key, account or name of the model: nothing that the client could mend or may see
+        if 400 <= status < 500:
+            # Our key, our account or our name of the model: nothing that the client could mend, or may see.
             message = (
                 f"The provider of {name} refuses this gateway ({status}). An operator must look into it."
             )
@@ -218,10 +217,8 @@ def _import() -> Any:
     import litellm  # noqa: PLC0415  # takes 3 s: only where it is needed
 
     litellm.suppress_debug_info = True
-    for name in (
-        "LiteLLM",
-        "LiteLLM Router",
-    ):  # what fails is told to the client and recorded; prompts are not logged
+    # What fails is told to the client, and recorded; what people write is not logged.
+    for name in ("LiteLLM", "LiteLLM Router"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
 
