@@ -34,7 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
     server = Server(
-        uvicorn.Config(app, access_log=False, log_config=None),
+        uvicorn.Config(
+            app,
+            access_log=False,
+            log_config=None,
+            # Longer than clients keep a connection (httpx 5 s, aiohttp 15 s): who closes first must be the client, or a
+            # request that is just being sent on an idle connection is cut.
+            timeout_keep_alive=75,
+        ),
         drain=lambda: app.state.gateway.drain(config.drain_seconds),
         drain_seconds=config.drain_seconds,
     )
