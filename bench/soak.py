@@ -35,7 +35,7 @@ MIB = 2**20
 QUESTION = [{"role": "user", "content": "How many claims are open?"}]
 CAPACITY_SECONDS = 20.0
 RATED = 10  # each tenth
-AT_ONCE = 200  # requests in progress; the gateway's own limit is 256
+AT_ONCE = 128  # requests in progress; the gateway's own limit is 256
 FLAT = 0.02  # growth of the second half, as a share of the memory in its middle, that is taken for noise
 
 

@@ -84,7 +84,7 @@ class External:
     async def open(self) -> None:
         """Import LiteLLM, in a thread, if there is anything to ask. Call once, before the first request."""
         if self._models:
-            self._litellm = await asyncio.to_thread(_import)
+            self._litellm = await asyncio.to_thread(load)
             self._router = await asyncio.to_thread(self._make_router, self._litellm)
 
     async def close(self) -> None:
@@ -210,7 +210,8 @@ class External:
         return ApiError(503, f"{name} does not answer: {said}", code="upstream_unavailable", retry_after=5)
 
 
-def _import() -> Any:
+def load() -> Any:
+    """LiteLLM, imported so that it asks nobody for anything. Takes seconds."""
     # Else importing asks public hosts for lists of prices and of headers, and tokenizers are downloaded.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_OFFLINE_MODE"] = "true"

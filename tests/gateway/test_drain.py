@@ -65,15 +65,15 @@ async def test_what_takes_longer_than_the_drain_ends_with_an_error_that_says_so(
     world.vllm.seconds_per_chunk = 0.6
     async with _running(world, drain_seconds=0.5) as (process, session):
         whole = asyncio.create_task(_ask(session, stream=False))
-        streamed = asyncio.create_task(_ask(session, stream=True))
-        await until(lambda: world.vllm.running == 2)
-        await asyncio.sleep(0.8)  # the first piece has gone out
-        process.terminate()
-        status, retry_after, text = await whole
-        assert (status, retry_after) == (503, "5") and '"shutting_down"' in text
-        status, _, text = await streamed
-        *_, error = sse(text)
-        assert status == 200 and error["error"]["code"] == "shutting_down"
+        body = {"model": AGENT, "messages": QUESTION, "stream": True}
+        async with session.post(CHAT, json=body) as streamed:
+            begun = await streamed.content.readany()
+            await until(lambda: world.vllm.running == 2)
+            process.terminate()
+            status, retry_after, text = await whole
+            assert (status, retry_after) == (503, "5") and '"shutting_down"' in text
+            *chunks, error = sse((begun + await streamed.read()).decode())
+        assert chunks and error["error"]["code"] == "shutting_down"
         assert await asyncio.wait_for(process.wait(), 10) == 0
     async with world.store() as store:
         events = list(store.requests(tenant="default"))

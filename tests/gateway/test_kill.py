@@ -9,7 +9,7 @@ from itertools import count
 import aiohttp
 import orjson
 
-from tests.gateway.conftest import AGENT, QUESTION, World
+from tests.gateway.conftest import AGENT, QUESTION, World, until
 from tests.gateway.processes import answers, free_port, gateway, kill, model_server
 
 _KILLS, _CLIENTS, _SEED = 8, 12, 20_261_123
@@ -47,8 +47,8 @@ async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_
                     await asyncio.sleep(chance.uniform(0.8, 2.2))
                 else:
                     await answers(f"{url}/healthz", process)
-                    await asyncio.sleep(chance.uniform(0.2, 0.8))
-                    assert len(told.answered) > answered
+                    await until(lambda before=answered: len(told.answered) > before)
+                    await asyncio.sleep(chance.uniform(0.0, 0.6))
                 kill(process)
                 await process.wait()
         for task in working:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from feedback.store import Keys
 from gateway.config import ExternalModel
+from gateway.external import load
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, until
 from tests.gateway.fake_provider import FakeProvider
 from tests.gateway.fake_vllm import BASE, answer_of
@@ -158,6 +159,12 @@ class Count(BaseModel):
     claims: int
 
 
+@pytest.fixture(scope="module")
+def loaded() -> None:
+    """Before the first gateway, which has to be up in seconds, on however busy a machine."""
+    load()
+
+
 @asynccontextmanager
 async def _external(world: World) -> AsyncIterator[AsyncOpenAI]:
     async with FakeProvider(content='{"claims": 12}').served() as provider:
@@ -166,7 +173,9 @@ async def _external(world: World) -> AsyncIterator[AsyncOpenAI]:
             yield world.openai()
 
 
-async def test_parsed_answers_come_from_an_external_model_whole_and_streamed(world: World) -> None:
+async def test_parsed_answers_come_from_an_external_model_whole_and_streamed(
+    loaded: None, world: World
+) -> None:
     async with _external(world) as client:
         whole = await client.chat.completions.parse(model="big", messages=QUESTION, response_format=Count)
         assert whole.choices[0].message.parsed == Count(claims=12)
@@ -177,7 +186,7 @@ async def test_parsed_answers_come_from_an_external_model_whole_and_streamed(wor
         assert final.choices[0].message.parsed == Count(claims=12)
 
 
-async def test_tools_are_run_by_the_client_of_an_external_model(world: World) -> None:
+async def test_tools_are_run_by_the_client_of_an_external_model(loaded: None, world: World) -> None:
     class Arguments(BaseModel):
         status: str
 
