@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
-from gateway.config import Bounds, TelemetryOptions
+from gateway.config import Bounds, ExternalModels, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
 
@@ -136,6 +136,10 @@ class Settings(BaseSettings):
     limits: LimitsConfig = LimitsConfig()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()
+    external: ExternalModels = Field(
+        (),
+        description="Models of other providers that clients may ask by name; none: nothing leaves the network.",
+    )
     trainer: Options = Options()
 
     @classmethod

@@ -99,7 +99,26 @@ class ToolCall(_Record):
     latency: float = Field(0.0, ge=0, description="Seconds.")
 
 
-Call = Annotated[ModelCall | ToolCall, Field(discriminator="kind")]
+class ExternalCall(_Record):
+    """One generation by another provider's model: what was asked and what came back.
+
+    There are no token ids in it, for providers give none: no trainer can score it. `request` is the client's own,
+    `response` a completion as OpenAI shapes it, put together where it was streamed; neither holds the provider's key.
+    """
+
+    kind: Literal["external"] = "external"
+    model: str = Field(description="The configured model that answered, after fallbacks.")
+    provider_model: str = Field(description="What the provider says has answered.")
+    request: dict[str, Any]
+    response: dict[str, Any]
+    finish_reason: str
+    time_to_first_token: float | None = Field(
+        None, ge=0, description="Seconds; None when it was not streamed."
+    )
+    latency: float = Field(ge=0, description="Seconds.")
+
+
+Call = Annotated[ModelCall | ToolCall | ExternalCall, Field(discriminator="kind")]
 Status = Literal["completed", "failed", "cancelled"]
 
 
@@ -141,6 +160,9 @@ class RequestFinished(_Event):
     calls: tuple[Call, ...] = ()
     metadata: dict[str, str] = {}
     turn: Turn | None = Field(None, description="None where the request did not come by `/v1/responses`.")
+    cost: float | None = Field(
+        None, ge=0, description="US dollars paid to others; None: nothing, or not known."
+    )
     latency: float = Field(ge=0, description="Seconds.")
 
 

@@ -18,10 +18,13 @@ from feedback.collector import Collector
 from feedback.outbox import Outbox, OutboxError
 from feedback.relay import Relay
 from feedback.store import Keys, Replies, Store, Usage
-from gateway import errors
+from gateway import errors, external
 from gateway.auth import Auth
 from gateway.config import ConfigError, GatewayConfig
+from gateway.description import Described
 from gateway.edge import Edge
+from gateway.external import External
+from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
 from gateway.idempotency import HOLD_SECONDS, Idempotency
 from gateway.invocation import Invoker
@@ -46,6 +49,7 @@ _log = logging.getLogger(__name__)
 def create_app(config: GatewayConfig) -> FastAPI:
     """The gateway as an ASGI application; opens nothing until it is started. Raises `ManifestError`, `ConfigError`."""
     agents = _load_agents(config)
+    external.check(config.external, agents)
     telemetry = Telemetry(config.telemetry)
 
     @asynccontextmanager
@@ -54,7 +58,7 @@ def create_app(config: GatewayConfig) -> FastAPI:
             app.state.gateway = gateway
             yield
 
-    app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
+    app = Described(title="Flywheel gateway", version="1", lifespan=lifespan)
     app.add_middleware(
         Edge,
         max_concurrent=config.max_concurrent,
@@ -126,11 +130,16 @@ async def _opened(
             keeper=keeper,
             telemetry=telemetry,
         )
+        others = External(config.external)
+        await others.open()
+        stack.push_async_callback(others.close)
+        external_chat = ExternalChat(others, recorder, limits, telemetry)
         stack.push_async_callback(_empty, relay)
         stack.push_async_callback(_stop, _start(relay.run(), "relay"))
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
+        stack.push_async_callback(external_chat.drain, config.drain_seconds)
         known_keys = Keys(store)
         keep, hold = timedelta(hours=config.idempotency_hours), timedelta(seconds=HOLD_SECONDS)
         idempotency = Idempotency(
@@ -155,6 +164,7 @@ async def _opened(
             invoker=invoker,
             telemetry=telemetry,
             responses=StoredResponses(store, outbox),
+            external_chat=external_chat,
             created=int(time.time()),
         )
 

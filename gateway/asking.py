@@ -9,7 +9,7 @@ from feedback.events import Message, Sampling, Turn
 from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.invocation import Answer, Invocation
-from gateway.metering import AgentMeter
+from gateway.metering import Meter, Used, used_by
 from gateway.serving import Target
 from gateway.state import gateway_of
 
@@ -36,13 +36,19 @@ async def ask(
 ) -> Asked:
     """Begin the answer of the agent behind the name `model`. Raises `ApiError` (404, 429), `StoreError`."""
     gateway = gateway_of(request)
-    meter = await AgentMeter.admit(gateway.limits, caller, agent, messages, sampling)
+    meter = await Meter.admit(
+        gateway.limits,
+        caller,
+        agent.name,
+        characters=sum(len(message.content) for message in messages),
+        completion=min(sampling.max_tokens, agent.limits.max_tokens),
+    )
     try:
         target = gateway.serving.resolve(
             model
         )  # only now: until the start nothing waits, nor can the alias move
     except ApiError:
-        meter.settle(())
+        meter.settle(Used(0, 0))
         raise
     answer = gateway.invoker.start(
         Invocation(
@@ -59,5 +65,5 @@ async def ask(
             turn=turn,
         )
     )
-    answer.when_over(meter.settle)
+    answer.when_over(lambda calls: meter.settle(None if calls is None else used_by(calls)))
     return Asked(answer, target, {"x-policy": target.policy, **meter.headers})

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.limits.config import LimitsConfig
 
@@ -64,6 +64,61 @@ class TelemetryOptions(BaseModel):
         "local",
         description="/metrics answers on loopback, else by a key with the scope operate; open: anybody; off: nobody.",
     )
+
+
+class ExternalModel(BaseModel):
+    """A model of another provider. Whatever is asked of it leaves this network; without an entry nothing does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$", description="What clients send as their model."
+    )
+    model: str = Field(
+        min_length=1, max_length=200, description="LiteLLM's name of it: `openai/gpt-5`, `anthropic/…`."
+    )
+    api_base: str | None = Field(
+        None, pattern=r"^https?://", description="Base URL; None: the provider's own, which LiteLLM knows."
+    )
+    key_variable: str | None = Field(
+        None, description="Environment variable that holds the provider's key; None: it needs none."
+    )
+    input_price: float | None = Field(
+        None, ge=0, description="US dollars per million tokens read; None: by LiteLLM's list."
+    )
+    output_price: float | None = Field(
+        None, ge=0, description="US dollars per million tokens written; None: by LiteLLM's list."
+    )
+    timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for a byte of one attempt's answer.")
+    retries: int = Field(2, ge=0, le=10, description="Further attempts after a failure that may pass.")
+    fallbacks: tuple[str, ...] = Field(
+        (), description="Names of other external models to ask, in this order, when all attempts have failed."
+    )
+    cooldown_after: int = Field(
+        3,
+        ge=0,
+        description="Failures in a minute that are borne; one more, and only its fallbacks are asked.",
+    )
+    cooldown_seconds: float = Field(30.0, gt=0, description="For how long it is then left alone.")
+
+    @model_validator(mode="after")
+    def _both_prices_or_none(self) -> "ExternalModel":
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("give input_price and output_price, or neither")
+        return self
+
+
+def _fit_together(models: tuple[ExternalModel, ...]) -> tuple[ExternalModel, ...]:
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise ValueError("two external models have the same name")
+    for model in models:
+        if unknown := set(model.fallbacks) - (set(names) - {model.name}):
+            raise ValueError(f"fallbacks of {model.name}: no other one is called {min(unknown)}")
+    return models
+
+
+ExternalModels = Annotated[tuple[ExternalModel, ...], AfterValidator(_fit_together)]
 
 
 class GatewayConfig(BaseModel):
@@ -126,6 +181,9 @@ class GatewayConfig(BaseModel):
         30.0, ge=0, description="How long a shutdown waits for requests in progress, in seconds."
     )
     telemetry: TelemetryOptions = TelemetryOptions()
+    external: ExternalModels = Field(
+        (), description="Models of other providers that may be asked by name; none unless named here."
+    )
 
     @classmethod
     def load(cls, path: Path) -> "GatewayConfig":

@@ -14,13 +14,18 @@ from gateway.telemetry import Telemetry
 AGENT_PATH = "/v1/chat/completions"
 RESPONSES_PATH = "/v1/responses"
 _ID_PREFIXES = {AGENT_PATH: "chatcmpl-", RESPONSES_PATH: "resp_"}
+OVERHEAD = "x-flywheel-overhead-ms"
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = logging.getLogger(__name__)
 
 
 class Edge:
-    """Wraps the application. Handlers find `request_id`, `trace` and, for agents, `episode_id` in `request.state`."""
+    """Wraps the application. Handlers find `request_id`, `trace` and, for agents, `episode_id` in `request.state`.
+
+    They leave `waited` there before they answer: the seconds that went to model servers and tools. What the client is
+    told of the rest is what the gateway itself took (`OVERHEAD`, in milliseconds), until the answer began.
+    """
 
     def __init__(
         self, app: ASGIApp, *, max_concurrent: int, max_header_bytes: int, telemetry: Telemetry
@@ -56,6 +61,8 @@ class Edge:
                 status = message["status"]
                 if is_agent:  # read now: a response that continues another joins its episode
                     ids["x-episode-id"] = state["episode_id"]
+                    overhead = time.perf_counter() - arrived - state.get("waited", 0.0)
+                    ids[OVERHEAD] = f"{1_000 * max(0.0, overhead):.3f}"
                 headers = MutableHeaders(scope=message)
                 for name, value in ids.items():
                     headers.setdefault(name, value)  # an answer that is replayed has those that it had

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.routing import Match, Route
 
 from agents.loop import EpisodeError
 from feedback.outbox import OutboxError
@@ -99,6 +101,15 @@ def _replica(error: ReplicaError) -> ApiError:
     return ApiError(error.status, str(error), code="upstream_unavailable", retry_after=retry_after)
 
 
+def _parameter(error: RequestValidationError) -> ApiError:
+    """A parameter of the path or the query; bodies are read and refused by `gateway.wire`."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    if first["type"] == "missing":
+        return ApiError(400, f"Missing parameter: {name}.", code="missing_required_parameter", param=name)
+    return ApiError(400, f"{name}: {first['msg']}.", code="invalid_value", param=name)
+
+
 def _http(error: HTTPException) -> ApiError:
     codes = {404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "http_error")
@@ -114,6 +125,7 @@ _TABLE: dict[type[Exception], Callable[[Any], ApiError]] = {
     CheckpointError: lambda error: ApiError(400, str(error), code="invalid_checkpoint", param="path"),
     PolicyTransitionError: lambda error: ApiError(409, str(error), code="policy_state"),
     ClientDisconnect: lambda _: ApiError(499, "The client has gone.", code="client_closed_request"),
+    RequestValidationError: _parameter,
     HTTPException: _http,
 }
 EXPECTED = tuple(_TABLE)
@@ -124,11 +136,25 @@ def to_api_error(error: Exception) -> ApiError:
     return next(translate for kind, translate in _TABLE.items() if isinstance(error, kind))(error)
 
 
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """What may be done with the path of a request: each of its methods may be a route of its own."""
+    routes = (route for route in app.routes if isinstance(route, Route))
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+
+
 def install(app: FastAPI) -> None:
     """Make `app` answer every expected exception by the table."""
 
-    def respond(_: Request, error: Exception) -> JSONResponse:
-        return to_api_error(error).response()
+    def respond(request: Request, error: Exception) -> JSONResponse:
+        response = to_api_error(error).response()
+        if response.status_code == 405:
+            response.headers["allow"] = ", ".join(sorted(_methods(app, request)))
+        return response
 
     for kind in EXPECTED:
         app.add_exception_handler(kind, respond)

@@ -66,11 +66,17 @@ class Answer:
     """An answer that is being made. Read `parts` to the end, then `finished`; or `cancel`."""
 
     def __init__(
-        self, task: asyncio.Task[Finished], queue: _Parts, event: asyncio.Future[RequestFinished]
+        self,
+        invocation: Invocation,
+        task: asyncio.Task[Finished],
+        queue: _Parts,
+        event: asyncio.Future[RequestFinished],
     ) -> None:
+        self._invocation = invocation
         self._task = task
         self._queue = queue
         self._event = event
+        self._tools = 0.0
         task.add_done_callback(lambda _: queue.put_nowait(None))
 
     @property
@@ -81,7 +87,17 @@ class Answer:
     async def parts(self) -> AsyncIterator[Delta | ToolCall]:
         """What is done, as it is done; ends when nothing more will come, for whatever reason."""
         while (part := await self._queue.get()) is not None:
+            if isinstance(part, ToolCall):
+                self._tools += part.latency
             yield part
+
+    @property
+    def waited(self) -> float:
+        """Seconds that have gone to tools and the model server, as far as `parts` has been read or it is over."""
+        if self.event is not None:
+            return sum(call.latency for call in self.event.calls)
+        begun = self._invocation.calls_ns
+        return self._tools + ((time.time_ns() - begun[-1]) / 1e9 if begun else 0.0)
 
     async def finished(self) -> Finished:
         """The whole answer, recorded. Raises `EpisodeError`, `OutboxError`; `ApiError` when a shutdown cut it short.
@@ -152,17 +168,18 @@ class Invoker:
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: leave())
         task.add_done_callback(lambda _: self._telemetry.leave(invocation.agent.name))
-        return Answer(task, queue, event)
+        return Answer(invocation, task, queue, event)
 
     async def drain(self, seconds: float) -> None:
         """Let what is in progress finish; after `seconds`, cancel the rest and let it be recorded as such."""
-        if not self._running:
-            return
-        _, late = await asyncio.wait(set(self._running), timeout=seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._running:  # what was accepted last may begin while others end
+            left = deadline - asyncio.get_running_loop().time()
+            _, late = await asyncio.wait(set(self._running), timeout=max(0.0, left))
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     async def _answer(
         self, invocation: Invocation, queue: _Parts, recorded: asyncio.Future[RequestFinished]

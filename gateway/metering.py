@@ -1,46 +1,61 @@
-"""What a request to an agent takes of its caller's limits: by estimate before, by the server's own token ids after."""
+"""What a request takes of its caller's limits: by estimate before, by the tokens that were used after."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from agents.manifest import Agent
-from feedback.events import Call, Message, ModelCall, Sampling
+from feedback.events import Call, ModelCall
 from feedback.store import Key
 from gateway.limits.limits import Admission, Limits, estimated_tokens
 
+UNSAID_TOKENS = 1_024  # taken for an answer of which nobody has said how long it may be
 
-class AgentMeter(NamedTuple):
-    """One admitted request. `settle` is told of its calls when it is over."""
+
+class Used(NamedTuple):
+    """Tokens that were read and written, and what that cost in millionths of the currency; None: by our prices."""
+
+    prompt: int
+    completion: int
+    money: int | None = None
+
+
+class Meter(NamedTuple):
+    """One admitted request to `model`. `settle` is told what it used when it is over."""
 
     limits: Limits
     admission: Admission
-    agent: str
+    model: str
 
     @classmethod
     async def admit(
-        cls, limits: Limits, caller: Key, agent: Agent, messages: Sequence[Message], sampling: Sampling
-    ) -> "AgentMeter":
+        cls, limits: Limits, caller: Key, model: str, *, characters: int, completion: int
+    ) -> "Meter":
         """Let the request in. Raises `ApiError` (429), `StoreError`.
 
-        The prompt is taken for what the client sent. What is retrieved for it is not known yet, and settled.
+        The prompt is taken for what the client sent. What an agent retrieves for it is not known yet, and settled.
         """
-        prompt = estimated_tokens(sum(len(message.content) for message in messages))
-        completion = min(sampling.max_tokens, agent.limits.max_tokens)
-        money = limits.price(agent.name, prompt, completion)
-        return cls(limits, await limits.admit(caller, prompt + completion, money), agent.name)
+        prompt = estimated_tokens(characters)
+        money = limits.price(model, prompt, completion)
+        return cls(limits, await limits.admit(caller, prompt + completion, money), model)
 
     @property
     def headers(self) -> dict[str, str]:
         """What goes out with the answer."""
         return {name.decode(): value.decode() for name, value in self.admission.headers}
 
-    def settle(self, calls: Sequence[Call] | None) -> None:
-        """Take what was used. Of an answer that was cancelled nobody knows it: the estimate stands."""
-        if calls is None:
+    def settle(self, used: Used | None) -> None:
+        """Take what was used. Of an answer that was cancelled nobody knows it (None): the estimate stands."""
+        if used is None:
             self.limits.settle(self.admission, None)
             return
-        made = [call for call in calls if isinstance(call, ModelCall)]
-        prompt = sum(len(call.prompt_token_ids) for call in made)
-        completion = sum(len(call.completion_token_ids) for call in made)
-        money = self.limits.price(self.agent, prompt, completion)
-        self.limits.settle(self.admission, prompt + completion, money)
+        money = used.money
+        if money is None:
+            money = self.limits.price(self.model, used.prompt, used.completion)
+        self.limits.settle(self.admission, used.prompt + used.completion, money)
+
+
+def used_by(calls: Iterable[Call]) -> Used:
+    """By the model server's own token ids."""
+    made = [call for call in calls if isinstance(call, ModelCall)]
+    return Used(
+        sum(len(call.prompt_token_ids) for call in made), sum(len(call.completion_token_ids) for call in made)
+    )

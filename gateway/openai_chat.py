@@ -26,6 +26,7 @@ MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
 SafetyIdentifier = Annotated[str, Field(max_length=64)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
 _Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
 OWN_TOOLS = "an agent brings its own tools and runs them itself; leave it out"
@@ -36,6 +37,13 @@ NO_TOP_LOGPROBS = Refused(
 _PENALTY = Refused(
     "an agent samples from its policy as it was trained, without penalties; leave it out", (0,)
 )
+
+
+class TextPart(Body):
+    """A part of a message's text."""
+
+    type: Literal["text"]
+    text: str
 
 
 class ChatMessage(Body):
@@ -49,7 +57,7 @@ class ChatMessage(Body):
     tool_calls: None = None
     annotations: None = None
 
-    @field_validator("content", mode="before")
+    @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart])
     @classmethod
     def _join_text_parts(cls, value: Any) -> str:
         if isinstance(value, str):
@@ -135,9 +143,7 @@ class ChatRequest(Body):
     max_tokens: _Tokens | None = None
     max_completion_tokens: _Tokens | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
-        (), max_length=4, fail_fast=True
-    )
+    stop: tuple[Stop, ...] = Field((), max_length=4, fail_fast=True)
     logprobs: bool | None = None
     response_format: ResponseFormat | None = None
     parallel_tool_calls: bool | None = None
@@ -147,7 +153,7 @@ class ChatRequest(Body):
     prompt_cache_key: MetadataValue | None = None
     store: bool | None = None
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", json_schema_input_type=Stop | list[Stop] | None)
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         if value is None:

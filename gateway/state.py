@@ -1,5 +1,6 @@
 """What the handlers work with: the resources of one gateway, made in the lifespan of the application."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from feedback.relay import Relay
 from feedback.store import Keys, Store
 from gateway.auth import Auth
 from gateway.config import GatewayConfig
+from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
 from gateway.idempotency import Idempotency
 from gateway.invocation import Invoker
@@ -46,7 +48,12 @@ class Gateway:
     invoker: Invoker
     telemetry: Telemetry
     responses: StoredResponses
+    external_chat: ExternalChat
     created: int
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is in progress finish; after `seconds`, end the rest with an error that says so."""
+        await asyncio.gather(self.invoker.drain(seconds), self.external_chat.drain(seconds))
 
 
 def gateway_of(request: Request) -> Gateway:

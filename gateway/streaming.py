@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,12 +17,13 @@ from gateway.invocation import Answer
 T = TypeVar("T")
 
 
-async def collect(receive: Receive, answer: Answer) -> Finished:
+async def collect(request: Request, answer: Answer) -> Finished:
     """The whole answer. Raises what `Answer.finished` raises, and `ClientDisconnect`; then the answer is cancelled."""
     try:
-        return await _unless_disconnected(receive, answer.finished())
+        return await unless_disconnected(request.receive, answer.finished())
     finally:
         await answer.cancel()
+        request.state.waited = answer.waited
 
 
 class Form(Protocol):
@@ -58,7 +59,7 @@ class AnswerStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all. A client that leaves cancels the generation, which is recorded; nobody is there to be told."""
         try:
-            await _unless_disconnected(receive, self._send(scope, receive, send))
+            await unless_disconnected(receive, self._send(scope, receive, send))
         except ClientDisconnect:
             return
         finally:
@@ -72,6 +73,7 @@ class AnswerStream(Response):
             nonlocal started
             if not started:
                 started = True
+                scope["state"]["waited"] = self._answer.waited
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
@@ -94,7 +96,7 @@ class AnswerStream(Response):
         await put(held + self._form.finish(finished, event), more=False)
 
 
-async def _unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client leaves. Raises `ClientDisconnect` then."""
     working = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnect(receive))

@@ -85,10 +85,7 @@ def _is_list(kind: type[Body], name: str) -> bool:
 
 def parse(data: bytes, kind: type[B], bounds: Bounds = _DEFAULT) -> B:
     """A JSON object as a `kind`. Raises `ApiError` (400, 413)."""
-    try:
-        return kind.model_validate(load(data, bounds))
-    except ValidationError as error:
-        raise _refusal(error.errors(include_url=False, include_input=False)[0], kind) from error
+    return validate(load(data, bounds), kind)
 
 
 def load(data: bytes, bounds: Bounds = _DEFAULT) -> Any:
@@ -101,6 +98,14 @@ def load(data: bytes, bounds: Bounds = _DEFAULT) -> Any:
         ) from error
     check(bounds, value, data)
     return value
+
+
+def validate(value: Any, kind: type[B]) -> B:
+    """What `load` gave, as a `kind`. Raises `ApiError` (400)."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise _refusal(error.errors(include_url=False, include_input=False)[0], kind) from error
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:

@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, Response
 
 from feedback.events import Rating
 from feedback.store import Key
-from gateway.errors import ApiError
+from gateway.description import asks, takes
 from gateway.openai_chat import Metadata
 from gateway.rating import checked_rating, recorded_request
 from gateway.state import Gateway, gateway_of
-from gateway.wire import Body, parse, read_body
+from gateway.wire import Body, parse, read_body, read_query
 
 router = APIRouter(tags=["feedback"])
 
@@ -31,7 +31,7 @@ class FeedbackRequest(Body):
     tags: Metadata | None = None
     source: _Short = "api"
 
-    @field_validator("value", mode="plain")
+    @field_validator("value", mode="plain", json_schema_input_type=bool | float | str)
     @classmethod
     def _scalar(cls, value: Any) -> bool | float | str:
         if isinstance(value, bool | float | str):
@@ -41,7 +41,13 @@ class FeedbackRequest(Body):
         raise ValueError("expected true or false, a number or text")
 
 
-@router.post("/v1/feedback")
+class FeedbackQuery(Body):
+    """The query of `GET /v1/feedback`."""
+
+    request_id: _Short
+
+
+@router.post("/v1/feedback", openapi_extra=takes(FeedbackRequest))
 async def create_feedback(request: Request) -> Response:
     """Rate a request. A later rating by the same person on the same metric supersedes it."""
     gateway = gateway_of(request)
@@ -70,8 +76,8 @@ async def _rate(gateway: Gateway, rater: Key, body: FeedbackRequest) -> Response
     return JSONResponse({"feedback_id": rating.event_id})
 
 
-@router.get("/v1/feedback")
-async def list_feedback(request: Request, request_id: str = "") -> dict[str, Any]:
+@router.get("/v1/feedback", openapi_extra=asks(FeedbackQuery))
+async def list_feedback(request: Request) -> dict[str, Any]:
     """What everyone thinks of a request now, or without the scope `review`, the caller.
 
     A rating shows when it has landed in the store, a moment after its 200.
@@ -79,9 +85,7 @@ async def list_feedback(request: Request, request_id: str = "") -> dict[str, Any
     gateway = gateway_of(request)
     reader = await gateway.auth.require(request, "rate", "review")
     rater = None if "review" in reader.scopes else reader.owner
-    if not request_id:
-        message = "Missing parameter: request_id, e.g. /v1/feedback?request_id=chatcmpl-…"
-        raise ApiError(400, message, code="missing_required_parameter", param="request_id")
+    request_id = read_query(request, FeedbackQuery).request_id
     ratings = await asyncio.to_thread(
         lambda: list(gateway.store.current_ratings(tenant=reader.tenant, request_id=request_id, rater=rater))
     )

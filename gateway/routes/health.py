@@ -8,18 +8,19 @@ from starlette.responses import JSONResponse
 
 from feedback.outbox import OutboxError
 from feedback.store import StoreError
+from gateway.description import OPEN
 from gateway.state import Gateway, gateway_of
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", openapi_extra=OPEN)
 async def healthz() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", openapi_extra=OPEN, responses={503: {"description": "Not ready: what is missing."}})
 async def readyz(request: Request) -> JSONResponse:
     """200 when every agent can answer and be recorded, else 503 with what is missing."""
     missing = await _missing(gateway_of(request))
@@ -47,6 +48,7 @@ async def status(request: Request) -> dict[str, Any]:
         "agents": agents,
         "outbox": {"depth": depth.events, "oldest_age_seconds": depth.oldest_age_seconds},
         "store": {name: counts[name] for name in ("requests", "ratings", "dead_letters")},
+        "external": gateway.external_chat.describe(),
         "problems": gateway.keeper.problems or [],
     }
 

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from feedback.quota import Quota
 from feedback.store import Key
+from gateway.description import takes
 from gateway.errors import ApiError
 from gateway.scopes import Scope, grantable, latest_expiry
 from gateway.state import Gateway, gateway_of
@@ -34,7 +35,7 @@ class ChangeKey(Body):
     limits: Quota
 
 
-@router.post("/v1/keys", status_code=201)
+@router.post("/v1/keys", status_code=201, openapi_extra=takes(CreateKey))
 async def create_key(request: Request) -> dict[str, Any]:
     """Make a key. Its secret is in this answer, as `key`, and nowhere else ever."""
     gateway, admin = await _admin(request)
@@ -73,7 +74,7 @@ async def retrieve_key(request: Request, key_id: str) -> dict[str, Any]:
     return _public(await _key(gateway, key_id, admin.tenant))
 
 
-@router.post("/v1/keys/{key_id}")
+@router.post("/v1/keys/{key_id}", openapi_extra=takes(ChangeKey))
 async def change_key(request: Request, key_id: str) -> dict[str, Any]:
     """Give the key other limits; within two seconds they hold everywhere."""
     gateway, admin = await _admin(request)

@@ -5,7 +5,7 @@ import ipaddress
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from gateway.errors import ApiError
 from gateway.state import gateway_of
@@ -14,7 +14,11 @@ router = APIRouter(tags=["health"])
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")  # a proxy on this machine is not its client
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    openapi_extra={"security": [{}, {"key": []}]},  # free from this machine
+)
 async def metrics(request: Request) -> Response:
     """Counts, durations and state; neither content nor secrets. Free from this machine, else by an operator's key."""
     gateway = gateway_of(request)

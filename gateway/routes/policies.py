@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from feedback.events import PolicyState
 from feedback.policies import PolicyStatus
 from gateway.checkpoint import Checkpoint
+from gateway.description import takes
 from gateway.errors import ApiError
 from gateway.registry import agent_of
 from gateway.state import Gateway, gateway_of
@@ -61,7 +62,7 @@ async def list_policies(request: Request, agent: str | None = None) -> dict[str,
     return {"object": "list", "data": [_public(gateway, status) for status in statuses]}
 
 
-@router.post("/v1/policies", status_code=201)
+@router.post("/v1/policies", status_code=201, openapi_extra=takes(RegisterRequest))
 async def register_policy(request: Request) -> dict[str, Any]:
     """Make a complete checkpoint known as a candidate. Name and path are new: neither is ever reused."""
     gateway, by = await _operator(request)
@@ -78,7 +79,7 @@ async def register_policy(request: Request) -> dict[str, Any]:
     return _public(gateway, status)
 
 
-@router.post("/v1/policies/{policy}/evaluation")
+@router.post("/v1/policies/{policy}/evaluation", openapi_extra=takes(EvaluationRequest))
 async def evaluate_policy(request: Request, policy: str) -> dict[str, Any]:
     """Record the gate's verdict: the policy is evaluated, or rejected for good."""
     gateway, by = await _operator(request)
@@ -90,7 +91,7 @@ async def evaluate_policy(request: Request, policy: str) -> dict[str, Any]:
     return _public(gateway, status)
 
 
-@router.post("/v1/policies/{policy}/promote")
+@router.post("/v1/policies/{policy}/promote", openapi_extra=takes(ReasonRequest))
 async def promote_policy(request: Request, policy: str) -> dict[str, Any]:
     """Load it, verify it, and let it answer. Answers when that has happened, with how long each step took."""
     gateway, by = await _operator(request)
@@ -100,7 +101,7 @@ async def promote_policy(request: Request, policy: str) -> dict[str, Any]:
         return vars(await gateway.hot_swap.promote(policy, by=by, reason=body.reason))
 
 
-@router.post("/v1/agents/{agent}/rollback")
+@router.post("/v1/agents/{agent}/rollback", openapi_extra=takes(ReasonRequest))
 async def rollback_agent(request: Request, agent: str) -> dict[str, Any]:
     """Let the policy answer again that did before the active one."""
     gateway, by = await _operator(request)

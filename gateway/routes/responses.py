@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from feedback.store import Key
 from gateway.asking import ask
+from gateway.description import asks, streams, takes
 from gateway.edge import RESPONSES_PATH
 from gateway.errors import ApiError
 from gateway.idempotency import ends_with_response, whole
@@ -44,7 +45,11 @@ class ItemsQuery(Body):
     order: Literal["asc", "desc"] = "desc"
 
 
-@router.post(RESPONSES_PATH)
+@router.post(
+    RESPONSES_PATH,
+    responses=streams("OpenAI's response, or its events."),
+    openapi_extra=takes(ResponsesRequest),
+)
 async def create_response(request: Request) -> Response:
     """Answer, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy."""
     gateway = gateway_of(request)
@@ -82,13 +87,13 @@ async def _answer(request: Request, gateway: Gateway, caller: Key, body: Respons
     if body.stream:
         form = ResponseEvents(response_id, agent.name, turn, body)
         return AnswerStream(asked.answer, form, asked.headers)
-    await collect(request.receive, asked.answer)
+    await collect(request, asked.answer)
     event = asked.answer.event
     assert event is not None, "an answer is finished when it has been recorded, not before"
     return JSONResponse(response_object(event, body.include), headers=asked.headers)
 
 
-@router.get(f"{RESPONSES_PATH}/{{response_id}}")
+@router.get(f"{RESPONSES_PATH}/{{response_id}}", openapi_extra=asks(RetrieveQuery))
 async def retrieve_response(request: Request, response_id: str) -> Response:
     """The response again, from what was recorded; there is nothing to look up while it is being made."""
     gateway = gateway_of(request)
@@ -119,7 +124,7 @@ async def cancel_response(request: Request, response_id: str) -> Response:
     raise ApiError(400, message, code="response_not_in_background", param="response_id")
 
 
-@router.get(f"{RESPONSES_PATH}/{{response_id}}/input_items")
+@router.get(f"{RESPONSES_PATH}/{{response_id}}/input_items", openapi_extra=asks(ItemsQuery))
 async def list_input_items(request: Request, response_id: str) -> dict[str, Any]:
     """The conversation that it answers, the newest message first unless `order` says otherwise."""
     gateway = gateway_of(request)

@@ -153,7 +153,7 @@ class Metrics:
         if generations:
             series.input_tokens.observe(sum(len(call.prompt_token_ids) for call in generations))
             series.output_tokens.observe(sum(len(call.completion_token_ids) for call in generations))
-        for call in event.calls:
+        for call in outcome.calls:
             self._call(operation(call), event.agent).observe(call.latency)
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:

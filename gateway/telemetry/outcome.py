@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 from agents.loop import RETRIEVAL
-from feedback.events import Call, ModelCall, RequestFinished, Status
+from feedback.events import ExternalCall, ModelCall, RequestFinished, Status, ToolCall
 
 Operation = Literal["chat", "text_completion", "embeddings"]
 
@@ -18,6 +18,11 @@ class AgentOutcome(NamedTuple):
     seconds: float
     error: str | None = None  # a code, when it was not completed
     model_calls_ns: tuple[int, ...] = ()  # when each model call began, finished or not
+
+    @property
+    def calls(self) -> list[ModelCall | ToolCall]:
+        """What the agent has done; models of other providers it cannot ask."""
+        return [call for call in self.event.calls if not isinstance(call, ExternalCall)]
 
     @property
     def ended_ns(self) -> int:
@@ -50,7 +55,7 @@ class ModelOutcome(NamedTuple):
         return self.started_ns + round(self.seconds * 1e9)
 
 
-def operation(call: Call) -> Literal["chat", "retrieval", "execute_tool"]:
+def operation(call: ModelCall | ToolCall) -> Literal["chat", "retrieval", "execute_tool"]:
     """What the conventions call a thing that an agent does."""
     if isinstance(call, ModelCall):
         return "chat"

@@ -17,7 +17,7 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from agents.manifest import Agent
-from feedback.events import Call, ModelCall, Rating, RequestFinished, Sampling, ToolCall
+from feedback.events import ModelCall, Rating, RequestFinished, Sampling, ToolCall
 from gateway.telemetry import content
 from gateway.telemetry.export import Attributes, Exporter
 from gateway.telemetry.outcome import AgentOutcome, ModelOutcome, operation
@@ -138,7 +138,7 @@ class Spans:
 
     def _parts(self, trace: Trace, event: RequestFinished, outcome: AgentOutcome) -> None:
         generated = 0
-        for number, call in enumerate(event.calls):
+        for number, call in enumerate(outcome.calls):
             if isinstance(call, ModelCall):
                 self._generation(call_trace(trace, generated), event, outcome.served_name, call)
                 generated += 1
@@ -221,7 +221,7 @@ def _common(name: str, episode_id: str) -> Attributes:
     return attributes
 
 
-def _began(call: Call, event: RequestFinished) -> int:
+def _began(call: ModelCall | ToolCall, event: RequestFinished) -> int:
     """Unix time in ns; of records from before there was `started`, all that is known is that it was before the end."""
     return _unix_ns(call.started or event.time - timedelta(seconds=call.latency))
 

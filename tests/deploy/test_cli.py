@@ -166,8 +166,10 @@ def test_something_else_at_the_gateways_port_is_recognised(run: Any, gateway: Ga
 
 
 def test_status_shows_every_figure_by_its_name(run: Any, gateway: Gateway):
-    gateway.answers["/v1/status"] = (200, {"outbox": {"depth": 3}, "agents": {"a": {"active": "a@1"}}})
+    status = {"outbox": {"depth": 3}, "agents": {"a": {"active": "a@1"}}, "external": {}}
+    gateway.answers["/v1/status"] = (200, status)
     out = run("status").out
+    assert any("external" in line and "none" in line for line in out.splitlines())
     assert "outbox.depth" in out
     assert "agents.a.active" in out
 

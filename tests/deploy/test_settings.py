@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.gateway_config import gateway_config
 from deploy.settings import Settings, SettingsError, load
 from feedback.quota import Quota
 from gateway.limits.config import Price
@@ -135,3 +136,13 @@ def test_limits_come_from_the_file_and_from_the_environment(tmp_path: Path, monk
 )
 def test_a_limit_that_is_none_is_one_line(tmp_path: Path, text: str, field: str):
     assert f"[limits] {field}" in message(write(tmp_path, f"[limits]\n{text}"))
+
+
+def test_external_models_are_off_unless_named_and_reach_the_gateway(settings: Settings, tmp_path: Path):
+    entry = '[[external]]\nname = "gpt"\nmodel = "openai/gpt-5"\n'
+    assert load(write(tmp_path, "")).external == ()
+    (model,) = load(write(tmp_path, entry)).external
+    assert (model.name, model.api_base, model.fallbacks) == ("gpt", None, ())
+    assert gateway_config(settings.model_copy(update={"external": (model,)})).external == (model,)
+    assert "no other one is called x" in message(write(tmp_path, entry + 'fallbacks = ["x"]'))
+    assert "no such setting" in message(write(tmp_path, entry + "key = 1"))

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -187,3 +188,14 @@ class FakeVllm:
 def _error(status: int, message: str) -> web.Response:
     error = {"message": message, "type": "BadRequestError", "param": None, "code": status}
     return web.json_response({"error": error}, status=status)
+
+
+async def _serve(port: int, seconds_per_chunk: float) -> None:
+    async with FakeVllm(seconds_per_chunk=seconds_per_chunk).served(port) as vllm:
+        while True:
+            await asyncio.sleep(1)
+            vllm.requests.clear()  # nobody looks: it runs as a process of its own, maybe for long
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2])))

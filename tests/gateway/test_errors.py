@@ -172,7 +172,9 @@ async def test_an_unknown_model_is_404_and_those_that_exist_are_named(live: Worl
 async def test_a_path_or_method_that_does_not_exist_is_answered_in_the_same_shape(live: World) -> None:
     client = live.http()
     assert (await client.get("/v1/nothing")).json()["error"]["code"] == "not_found"
-    assert (await client.get(CHAT)).json()["error"]["code"] == "method_not_allowed"
+    refused = await client.get(CHAT)
+    assert (refused.json()["error"]["code"], refused.headers["allow"]) == ("method_not_allowed", "POST")
+    assert (await client.delete("/v1/feedback")).headers["allow"] == "GET, POST"
 
 
 async def test_a_bad_episode_id_is_400(live: World) -> None:
