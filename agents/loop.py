@@ -69,7 +69,9 @@ async def run(
             messages=prompt(agent, messages, context),
             response_schema=agent.response_schema,
             sampling=sampling.model_copy(
-                update={"max_tokens": min(sampling.max_tokens, agent.limits.max_tokens)}
+                update={
+                    "max_tokens": min(sampling.max_tokens or agent.limits.max_tokens, agent.limits.max_tokens)
+                }
             ),
         )
         parts = model.stream(request)
@@ -123,7 +125,7 @@ def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) ->
 
 def last_question(messages: Sequence[Message]) -> str:
     """The text of the last user message; the empty string when there is none."""
-    return next((message.content for message in reversed(messages) if message.role == "user"), "")
+    return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
 def prompt(agent: Agent, messages: Sequence[Message], context: Context) -> tuple[Message, ...]:
