@@ -12,6 +12,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         host=settings.gateway.host,
         port=settings.gateway.port,
         vllm_url=settings.vllm.base_url,
+        more_vllm_urls=settings.vllm.more_urls,
         base_model=settings.vllm.served_name,
         base_digest=models.digest(settings.vllm.model),
         agents=settings.agents.folders,

@@ -24,6 +24,7 @@ from gateway.edge import Edge
 from gateway.hot_swap import HotSwap
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.pool import Pool
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
@@ -96,17 +97,18 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         for name in agents:
             previous = registry.previous(name)
             serving.flip(name, registry.active(name).policy, previous.policy if previous else None)
-        replica = Replica(session, config.vllm_url)
-        hot_swap = HotSwap(registry, serving, replica, tolerance=config.probe_tolerance)
+        pool = Pool([Replica(session, url) for url in config.vllm_urls], limit=config.replica_limit)
+        hot_swap = HotSwap(registry, serving, pool, tolerance=config.probe_tolerance)
         keeper = Keeper(hot_swap)
         recorder = Recorder(outbox)
         invoker = Invoker(
-            session, config.vllm_url, knowledge=knowledge, serving=serving, recorder=recorder, keeper=keeper
+            session, pool, knowledge=knowledge, serving=serving, recorder=recorder, keeper=keeper
         )
         stack.push_async_callback(_empty, relay)
         stack.push_async_callback(_stop, _start(relay.run(), "relay"))
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
+        stack.push_async_callback(_stop, _start(pool.run(), "pool"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
         yield Gateway(
             config=config,
@@ -116,7 +118,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             auth=Auth(Keys(store)),
             registry=registry,
             serving=serving,
-            replica=replica,
+            pool=pool,
             hot_swap=hot_swap,
             keeper=keeper,
             recorder=recorder,

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,6 +22,12 @@ class GatewayConfig(BaseModel):
         "http://127.0.0.1:8081",
         pattern=r"^https?://",
         description="Base URL of vLLM, without /v1. Its control endpoints have no authentication: keep it private.",
+    )
+    more_vllm_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+        (), description="Further vLLM servers with the same model: requests are spread over all of them."
+    )
+    replica_limit: int = Field(
+        512, ge=1, description="Requests that one vLLM server is given at once; beyond, on all of them: 429."
     )
     base_model: str = Field(
         min_length=1, description="What vLLM calls the base model (`--served-model-name`)."
@@ -65,6 +72,11 @@ class GatewayConfig(BaseModel):
                 first = error.errors(include_url=False)[0]
                 detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise ConfigError(f"{path}: {detail}") from error
+
+    @property
+    def vllm_urls(self) -> tuple[str, ...]:
+        """Every vLLM server, once."""
+        return tuple(dict.fromkeys(url.rstrip("/") for url in (self.vllm_url, *self.more_vllm_urls)))
 
     def base_policy(self, agent: str) -> str:
         """The policy of an agent that has learned nothing yet."""

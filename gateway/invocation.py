@@ -13,11 +13,11 @@ import aiohttp
 
 from agents.loop import Delta, EpisodeError, Finished, run
 from agents.manifest import Agent
-from agents.vllm import VllmModel
 from feedback.events import Call, Message, RequestFinished, Sampling, Status
 from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.keeper import Keeper
+from gateway.pool import Pool, PooledModel
 from gateway.recorder import Recorder
 from gateway.serving import Serving, Target
 from tools.knowledge import Knowledge
@@ -90,7 +90,7 @@ class Invoker:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        vllm_url: str,
+        pool: Pool,
         *,
         knowledge: Knowledge,
         serving: Serving,
@@ -98,7 +98,7 @@ class Invoker:
         keeper: Keeper,
     ) -> None:
         self._session = session
-        self._vllm_url = vllm_url
+        self._pool = pool
         self._knowledge = knowledge
         self._serving = serving
         self._recorder = recorder
@@ -149,7 +149,13 @@ class Invoker:
         self, invocation: Invocation, queue: asyncio.Queue[str | None], text: list[str]
     ) -> Finished:
         target = invocation.target
-        model = VllmModel(self._session, self._vllm_url, name=target.served_name, policy=target.policy)
+        model = PooledModel(
+            self._pool,
+            self._session,
+            name=target.served_name,
+            policy=target.policy,
+            base=self._serving.is_base(target.policy),
+        )
         finished: Finished | None = None
         parts = run(
             invocation.agent,

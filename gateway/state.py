@@ -13,9 +13,9 @@ from gateway.config import GatewayConfig
 from gateway.hot_swap import HotSwap
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.pool import Pool
 from gateway.recorder import Recorder
 from gateway.registry import Registry
-from gateway.replica import Replica
 from gateway.serving import Serving
 
 
@@ -30,7 +30,7 @@ class Gateway:
     auth: Auth
     registry: Registry
     serving: Serving
-    replica: Replica
+    pool: Pool
     hot_swap: HotSwap
     keeper: Keeper
     recorder: Recorder

@@ -293,8 +293,9 @@ async def test_a_swap_with_a_dead_vllm_changes_nothing(live: World, monkeypatch:
     policy = await live.evaluated("d1")
     gateway = live.gateway
     assert gateway is not None
-    monkeypatch.setattr(gateway.replica, "_url", "http://127.0.0.1:9")
+    monkeypatch.setattr(gateway.pool.replicas[0], "_url", "http://127.0.0.1:9")
     assert (await live.promote(policy)).status_code == 503
+    monkeypatch.undo()
     assert await _answered_by(live) == BASE_POLICY
     assert (await _states(live))[policy] == "evaluated"
 
