@@ -83,6 +83,10 @@ class Outbox:
             body = event.model_dump_json().encode()
         except ValueError as error:  # a lone surrogate, the one kind of str that is not Unicode text
             raise OutboxError(f"the event cannot be written as JSON: {error}") from error
+        await self.append_encoded(body)
+
+    async def append_encoded(self, body: bytes) -> None:
+        """As `append`, for an event that is JSON already."""
         item = _Append(body, asyncio.get_running_loop().create_future())
         with self._gate:
             if self._closed:

@@ -24,11 +24,12 @@ from gateway.edge import Edge
 from gateway.hot_swap import HotSwap
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.passthrough.hot_path import HotPath, Passthrough
 from gateway.pool import Pool
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, models, policies
+from gateway.routes import chat, feedback, health, models, plain, policies
 from gateway.serving import Serving
 from gateway.state import Gateway
 from tools.knowledge import Knowledge, read
@@ -50,9 +51,10 @@ def create_app(config: GatewayConfig) -> FastAPI:
             yield
 
     app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
+    app.add_middleware(HotPath)  # inside the edge
     app.add_middleware(Edge, max_concurrent=config.max_concurrent)
     errors.install(app)
-    for routes in (chat, models, feedback, policies, health):
+    for routes in (chat, plain, models, feedback, policies, health):
         app.include_router(routes.router)
     return app
 
@@ -91,6 +93,12 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
                 ),  # the agent's limit ends a generation
                 read_bufsize=_CHUNK_BYTES,
                 headers={"content-type": "application/json"},
+                skip_auto_headers=(
+                    "accept",
+                    "accept-encoding",
+                    "user-agent",
+                ),  # on loopback nothing is compressed
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         )
         serving = Serving(bases, config.base_model)
@@ -104,18 +112,33 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         invoker = Invoker(
             session, pool, knowledge=knowledge, serving=serving, recorder=recorder, keeper=keeper
         )
+        auth = Auth(Keys(store))
+        base_policy = config.base_policy(config.base_model)
+        passthrough = Passthrough(
+            auth,
+            session,
+            pool,
+            recorder if config.capture else None,
+            policies={}
+            if config.base_model in agents
+            else {config.base_model: base_policy, base_policy: base_policy},
+            served_name=config.base_model,
+            max_body_bytes=config.max_body_bytes,
+            seconds=config.plain_seconds,
+        )
         stack.push_async_callback(_empty, relay)
         stack.push_async_callback(_stop, _start(relay.run(), "relay"))
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(_stop, _start(pool.run(), "pool"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
+        stack.push_async_callback(passthrough.drain)
         yield Gateway(
             config=config,
             agents=agents,
             outbox=outbox,
             store=store,
-            auth=Auth(Keys(store)),
+            auth=auth,
             registry=registry,
             serving=serving,
             pool=pool,
@@ -123,6 +146,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             keeper=keeper,
             recorder=recorder,
             invoker=invoker,
+            passthrough=passthrough,
             created=int(time.time()),
         )
 

@@ -25,8 +25,12 @@ class Auth:
 
     async def require(self, request: Request, scope: Scope) -> Key:
         """The caller's key. Raises `ApiError`: 401 when it is missing, unknown or revoked, 403 without the scope."""
-        kind, _, secret = request.headers.get("authorization", "").partition(" ")
-        key = await self._find(secret.strip()) if kind.lower() == "bearer" else None
+        return await self.admit(request.headers.get("authorization", "").encode("latin-1"), scope)
+
+    async def admit(self, authorization: bytes, scope: Scope) -> Key:
+        """The key of an `Authorization` header. Raises as `require` does."""
+        kind, _, secret = authorization.partition(b" ")
+        key = await self._find(secret.strip()) if kind.lower() == b"bearer" else None
         if key is None:
             message = "Missing, wrong or revoked API key. Send `Authorization: Bearer fw-…`; an operator makes keys."
             raise ApiError(401, message, code="invalid_api_key")
@@ -35,12 +39,12 @@ class Auth:
             raise ApiError(403, message, code="missing_scope")
         return key
 
-    async def _find(self, secret: str) -> Key | None:
-        digest = hashlib.sha256(secret.encode()).digest()
+    async def _find(self, secret: bytes) -> Key | None:
+        digest = hashlib.sha256(secret).digest()
         key, until = self._cache.get(digest, (None, 0.0))
         if key is not None and time.monotonic() < until:
             return key
-        key = await asyncio.to_thread(self._keys.lookup, secret)
+        key = await asyncio.to_thread(self._keys.lookup, secret.decode("latin-1"))
         if key is None:
             self._cache.pop(digest, None)
             return None

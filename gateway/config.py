@@ -52,6 +52,14 @@ class GatewayConfig(BaseModel):
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."
     )
     max_concurrent: int = Field(256, ge=1, description="Agent requests in progress at once; beyond: 429.")
+    capture: bool = Field(
+        default=True, description="Record requests to plain models; agents are always recorded."
+    )
+    plain_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="Longest time for an answer of a plain model, in seconds; a header may say less.",
+    )
     probe_tolerance: float = Field(
         0.15,
         gt=0,

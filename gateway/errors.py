@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from agents.loop import EpisodeError
+from agents.model import ModelError
 from feedback.outbox import OutboxError
 from feedback.policies import PolicyTransitionError
 from feedback.store import StoreError
@@ -60,7 +61,7 @@ def internal_error(request_id: str) -> ApiError:
     return ApiError(500, f"The gateway failed. Report this request id: {request_id}", code="internal_error")
 
 
-def _episode(error: EpisodeError) -> ApiError:
+def _episode(error: EpisodeError | ModelError) -> ApiError:
     status = error.status if error.status in _RELAYED else 502
     retry_after = 2 if status in (429, 503) else None
     return ApiError(status, str(error), code=error.code, retry_after=retry_after)
@@ -93,6 +94,7 @@ def _http(error: HTTPException) -> ApiError:
 _TABLE: dict[type[Exception], Callable[[Any], ApiError]] = {
     ApiError: lambda error: error,
     EpisodeError: _episode,
+    ModelError: _episode,
     OutboxError: _outbox,
     StoreError: _store,
     ReplicaError: _replica,

@@ -13,6 +13,7 @@ from gateway.config import GatewayConfig
 from gateway.hot_swap import HotSwap
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.passthrough.hot_path import Passthrough
 from gateway.pool import Pool
 from gateway.recorder import Recorder
 from gateway.registry import Registry
@@ -35,6 +36,7 @@ class Gateway:
     keeper: Keeper
     recorder: Recorder
     invoker: Invoker
+    passthrough: Passthrough
     created: int
 
 
