@@ -20,5 +20,6 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         qdrant_url=settings.knowledge.url,
         store_url=settings.feedback.store_url,
         outbox_path=settings.feedback.outbox,
+        collector_process=True,
         drain_seconds=GRACE_SECONDS - 2,  # else the guard would end it in the middle of an answer
     )

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from feedback.sqlite import prepare
 
 _GROUP_LIMIT = 1_000  # appends in one transaction
+_ROWS = 100  # of them in one statement
 _TABLE = """CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, body BLOB NOT NULL)"""
 
@@ -153,14 +154,25 @@ class Outbox:
         return group
 
     def _commit(self, group: list[_Append]) -> OutboxError | None:
-        now = time.time()
+        # Between two statements this thread waits for its turn beside the event loop: a small group is one statement,
+        # which is a transaction by itself.
         try:
-            with self._transaction():
-                rows = [(now, item.body) for item in group]
-                self._writer.executemany("INSERT INTO outbox (time, body) VALUES (?, ?)", rows)
+            if len(group) <= _ROWS:
+                with self._write_lock, _as_outbox_error():
+                    self._insert(group)
+            else:
+                with self._transaction():
+                    for start in range(0, len(group), _ROWS):
+                        self._insert(group[start : start + _ROWS])
         except OutboxError as error:
             return error
         return None
+
+    def _insert(self, rows: list[_Append]) -> None:
+        now = time.time()
+        values = ", ".join(["(?, ?)"] * len(rows))
+        parameters = [value for item in rows for value in (now, item.body)]
+        self._writer.execute(f"INSERT INTO outbox (time, body) VALUES {values}", parameters)  # noqa: S608  # only question marks
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

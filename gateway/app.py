@@ -11,8 +11,9 @@ import aiohttp
 from fastapi import FastAPI
 
 from agents.manifest import Agent
-from feedback.bus.base import BusError
+from feedback.bus.base import Bus, BusError
 from feedback.bus.local import LocalBus
+from feedback.bus.process import ProcessBus
 from feedback.collector import Collector
 from feedback.outbox import Outbox, OutboxError
 from feedback.relay import Relay
@@ -77,7 +78,11 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         stack.callback(store.close)
         outbox = Outbox(config.outbox_path, config.outbox_max_bytes)
         stack.push_async_callback(asyncio.to_thread, outbox.close)
-        relay = Relay(outbox, LocalBus(Collector(store)))
+        bus: Bus = LocalBus(Collector(store))
+        if config.collector_process:
+            bus = separate = ProcessBus(config.store_url)
+            stack.push_async_callback(separate.close)
+        relay = Relay(outbox, bus)
         await relay.drain()  # policy changes of the last run must be in the store before it is read
         bases = {name: config.base_policy(name) for name in agents}
         history = {name: await asyncio.to_thread(store.policy_changes, name) for name in agents}
@@ -131,6 +136,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(_stop, _start(pool.run(), "pool"))
+        stack.push_async_callback(_stop, _start(passthrough.run(), "hot path"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
         stack.push_async_callback(passthrough.drain)
         yield Gateway(

@@ -48,6 +48,9 @@ class GatewayConfig(BaseModel):
     outbox_max_bytes: int | None = Field(
         None, ge=16_384, description="Size limit of the outbox in bytes; None: as large as the disk."
     )
+    collector_process: bool = Field(
+        default=False, description="Write the store in a process of its own: answers do not share its core."
+    )
     max_body_bytes: int = Field(
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."
     )

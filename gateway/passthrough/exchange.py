@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import orjson
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Exchange:
-    """`run` it once. `recorder` None: nothing is captured, and answers pass through as vLLM gives them."""
+    """`run` it once, and `look` after it meanwhile. `recorder` None: nothing is captured, bytes pass as they are."""
 
     def __init__(
         self,
@@ -59,29 +60,25 @@ class Exchange:
         self._settled = False  # the outcome is decided: nothing may interrupt any more
         self._started = False  # the client has been sent something
         self._elsewhere = 0.0  # seconds spent waiting for vLLM
+        self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._receive: Receive | None = None
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, and record. Never raises but for a defect."""
-        task = asyncio.current_task()
-        assert task is not None
-        loop = task.get_loop()
-        watching = loop.call_later(_WATCH_AFTER, self._watch, task, receive)
-        limit = loop.call_later(self._seconds, self._interrupt, task, self._too_late())
+        self._task = asyncio.current_task()
+        self._receive = receive
         try:
             await self._answer(send)
         except asyncio.CancelledError:
-            if (
-                self._settled
-            ):  # a shutdown that waits no longer, while the record or the last bytes were on their way
+            # A shutdown waits no longer, while the record or the last bytes are on their way: it has to be cut.
+            if self._settled or self._task is None:
                 raise
-            task.uncancel()
+            self._task.uncancel()
             await self._fail(self._interrupted or _shutting_down(), scope, receive, send)
         except (ModelError, ApiError, OutboxError) as error:
             await self._fail(to_api_error(error), scope, receive, send)
         finally:
-            watching.cancel()
-            limit.cancel()
             if self._watcher is not None:
                 self._watcher.cancel()
 
@@ -202,22 +199,26 @@ class Exchange:
         body = b"data: %b\n\n" % orjson.dumps(error.body())
         await send({"type": "http.response.body", "body": body})
 
-    def _interrupt(self, task: asyncio.Task[None], reason: ApiError) -> None:
-        if not self._settled and self._interrupted is None:
+    def look(self, now: float) -> None:
+        """Called again and again while it runs: has it taken too long, and is the client still there?"""
+        age = now - self._known.started
+        if age > self._seconds:
+            late = ApiError(504, f"No whole answer within {self._seconds:g} s.", code="timeout")
+            self._interrupt(late)
+        elif self._watcher is None and age > _WATCH_AFTER:
+            # A task only for requests that take their time: making it would be most of what a short one costs.
+            self._watcher = asyncio.create_task(self._until_gone())
+
+    def _interrupt(self, reason: ApiError) -> None:
+        if self._task is not None and not self._settled and self._interrupted is None:
             self._interrupted = reason
-            task.cancel()
+            self._task.cancel()
 
-    def _watch(self, task: asyncio.Task[None], receive: Receive) -> None:
-        """A task only for requests that take their time: most of what a short one costs would be its making."""
-        self._watcher = asyncio.create_task(self._until_gone(task, receive))
-
-    async def _until_gone(self, task: asyncio.Task[None], receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
+    async def _until_gone(self) -> None:
+        assert self._receive is not None
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._interrupt(task, ApiError(499, "The client has gone.", code="client_closed_request"))
-
-    def _too_late(self) -> ApiError:
-        return ApiError(504, f"No whole answer within {self._seconds:g} s.", code="timeout")
+        self._interrupt(ApiError(499, "The client has gone.", code="client_closed_request"))
 
 
 def _shutting_down() -> ApiError:

@@ -21,6 +21,7 @@ from gateway.recorder import Recorder
 from gateway.trace import trace_id
 from gateway.wire import load, read_body
 
+_LOOK_SECONDS = 0.05
 TIMEOUT_HEADER = "x-request-timeout"  # seconds, as a decimal number
 
 
@@ -47,7 +48,7 @@ class Passthrough:
         self._served_name = served_name
         self._max_body_bytes = max_body_bytes
         self._seconds = seconds
-        self._running = 0
+        self._running: set[Exchange] = set()
         self._idle = asyncio.Event()
 
     async def answer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> bytes | None:
@@ -76,14 +77,22 @@ class Passthrough:
             started=started,
         )
         exchange = Exchange(known, self._session, self._pool, self._recorder, seconds=seconds)
-        self._running += 1
+        self._running.add(exchange)
         try:
             await exchange.run(scope, receive, send)
         finally:
-            self._running -= 1
+            self._running.discard(exchange)
             if not self._running:
                 self._idle.set()
         return None
+
+    async def run(self) -> None:
+        """Look after what is in progress, until cancelled: one timer for all requests, not two for each."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = time.perf_counter()
+            for exchange in tuple(self._running):
+                exchange.look(now)
 
     async def drain(self) -> None:
         """Return when nothing is in progress: the server has by then cancelled what took too long."""
