@@ -21,10 +21,10 @@ INSTALLED_WITH_TORCH := torch cuda-bindings cuda-pathfinder cuda-toolkit nvidia-
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --no-annotate --quiet --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo up test check e2e bench lock clean
+.PHONY: help setup demo up test check e2e bench bench-gateway lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Install everything into .venv and make the small model (GPU=1: with vLLM's CUDA build)
 	@echo "ready: make demo, or make up"
@@ -49,6 +49,9 @@ e2e: $(READY)  ## Only the tests that need the real vLLM
 
 bench: $(READY)  ## Measure the gateway on this machine
 	$(BIN)/python -m bench
+
+bench-gateway: $(STAMP)  ## Compare the gateway with others, one core each (QUICK=1)
+	$(BIN)/python -m bench.gateway $(if $(QUICK),--quick)
 
 lock: $(STAMP)  ## Lock what pyproject.toml asks for, with hashes (UPGRADE=1: the newest that it admits)
 	$(LOCK) --extra serve-cpu -o requirements.lock \
