@@ -10,7 +10,10 @@ _log = logging.getLogger(__name__)
 
 
 class Relay:
-    """One per outbox. `batch` is in events; `poll`, `first_delay` and `longest_delay` are in seconds."""
+    """One per outbox. `batch` is in events; `linger`, `poll`, `first_delay` and `longest_delay` are in seconds.
+
+    `linger` is how long an event may wait for company: a batch costs much the same whether it holds one event or many.
+    """
 
     def __init__(
         self,
@@ -18,6 +21,7 @@ class Relay:
         bus: Bus,
         *,
         batch: int = 200,
+        linger: float = 0.0,
         poll: float = 1.0,
         first_delay: float = 0.2,
         longest_delay: float = 30.0,
@@ -25,6 +29,7 @@ class Relay:
         self._outbox = outbox
         self._bus = bus
         self._batch = batch
+        self._linger = linger
         self._poll = poll
         self._first_delay = first_delay
         self._longest_delay = longest_delay
@@ -45,6 +50,8 @@ class Relay:
             delay = self._first_delay
             if not moved:
                 await self._wait_for_append()
+            if moved < self._batch and self._linger:
+                await asyncio.sleep(self._linger)
 
     async def drain(self) -> None:
         """Move everything that waits, then return. Raises `BusError` or `OutboxError`; what was not moved stays."""

@@ -36,6 +36,7 @@ from gateway.state import Gateway
 from tools.knowledge import Knowledge, read
 
 _CHUNK_BYTES = 4 * 2**20  # one line of vLLM's stream: its first chunk holds every token id of the prompt
+_LINGER_SECONDS = 0.05  # how much later a rating or a request may be seen in the store
 _RELAY_SECONDS = 10.0  # how long a shutdown tries to empty the outbox; what stays is taken at the next start
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
         if config.collector_process:
             bus = separate = ProcessBus(config.store_url)
             stack.push_async_callback(separate.close)
-        relay = Relay(outbox, bus)
+        relay = Relay(outbox, bus, linger=_LINGER_SECONDS)
         await relay.drain()  # policy changes of the last run must be in the store before it is read
         bases = {name: config.base_policy(name) for name in agents}
         history = {name: await asyncio.to_thread(store.policy_changes, name) for name in agents}

@@ -91,7 +91,10 @@ def litellm(folder: Path) -> Contender:
     port = FIRST_PORT + 3
     parameters = {"model": f"openai/{MODEL}", "api_base": f"{UPSTREAM}/v1", "api_key": "none"}
     config = folder / "litellm.json"  # JSON is YAML
-    config.write_text(json.dumps({"model_list": [{"model_name": MODEL, "litellm_params": parameters}]}))
+    # Nobody but the load generator is to reach it, and a key in its database would only slow it down.
+    general = {"dangerously_permit_weak_or_unset_master_key": True}
+    model = {"model_name": MODEL, "litellm_params": parameters}
+    config.write_text(json.dumps({"model_list": [model], "general_settings": general}))
     options = ("--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1")
     # Without this it asks a public host for prices.
     environment = {

@@ -36,6 +36,8 @@ class Choice:
         """A piece of a chat message, or the whole of one."""
         if text := delta.get("content"):
             self.text.append(text)
+            if len(delta) == 1:  # most pieces of most streams
+                return
         if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):
             self.reasoning.append(reasoning)
         for position, piece in enumerate(delta.get("tool_calls") or ()):
@@ -62,7 +64,8 @@ class Capture:
         self._named = {"id": request_id, "model": model, "system_fingerprint": policy}
         self._unfinished = asked.choices
         self._head = b""
-        self._end = b',"usage":null}\n\n' if asked.include_usage else b"}\n\n"
+        self._end = b'}],"usage":null}\n\n' if asked.include_usage else b"}]}\n\n"
+        self._said = b"delta" if self._chat else b"text"
         self._buffer = b""
 
     def whole(self, data: bytes) -> dict[str, Any]:
@@ -111,12 +114,17 @@ class Capture:
 
     def _take(self, kept: Choice, choice: dict[str, Any]) -> dict[str, Any] | None:
         """Token ids and logprobs of a choice or a chunk; what the client is shown of the latter."""
-        kept.tokens += choice.get("token_ids") or ()
+        if tokens := choice.get("token_ids"):
+            kept.tokens += tokens
         logprobs: dict[str, Any] | None = choice.get("logprobs")
         if not logprobs:
             return None
         if self._chat:
-            kept.logprobs += [entry["logprob"] for entry in logprobs["content"] or ()]
+            entries = logprobs["content"] or ()
+            if len(entries) == 1:  # most chunks of most streams
+                kept.logprobs.append(entries[0]["logprob"])
+            else:
+                kept.logprobs += [entry["logprob"] for entry in entries]
             return {**logprobs, "refusal": None} if self._asked.logprobs else None
         kept.logprobs += logprobs["token_logprobs"]
         return logprobs if self._asked.logprobs else None
@@ -130,10 +138,9 @@ class Capture:
             return b""
         self._buffer = data[end + 2 :]
         try:
-            shown = [self._chunk(chunk) for chunk in _chunks(data[:end])]
+            return b"".join([self._chunk(chunk) for chunk in _chunks(data[:end])])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelError("the model server sent a malformed chunk", status=502) from error
-        return b"".join(shown)
 
     def _chunk(self, chunk: dict[str, Any]) -> bytes:
         """One chunk in the client's form; empty when it is held back, or when it says nothing to the client."""
@@ -145,31 +152,28 @@ class Capture:
         prompt = chunk.get("prompt_token_ids")
         shown = b""
         for choice in choices:
-            kept = self.choices[choice["index"]]
-            if prompt or choice.get("prompt_token_ids"):
-                kept.prompt = prompt or choice["prompt_token_ids"]
+            index = choice["index"]
+            kept = self.choices[index]
+            if prompt or "prompt_token_ids" in choice:
+                kept.prompt = prompt or choice["prompt_token_ids"] or kept.prompt
             finish_reason = choice.get("finish_reason")
             if self._chat:
                 delta = choice["delta"]
                 kept.add_delta(delta)
-                said = b'"delta":' + orjson.dumps(delta)
             else:
                 delta = choice["text"]
                 kept.text.append(delta)
-                said = b'"text":' + orjson.dumps(delta)
             logprobs = self._take(kept, choice)
             if not delta and finish_reason is None and logprobs is None and not self._asked.token_ids:
                 continue  # vLLM sends it for the token ids alone
-            shown += b'%b{"index":%d,%b,"logprobs":%b,"finish_reason":%b%b}]%b' % (
+            shown += b'%b%d,"%b":%b,"logprobs":%b,"finish_reason":%b%b' % (
                 self._head,
-                choice["index"],
-                said,
+                index,
+                self._said,
+                orjson.dumps(delta),
                 b"null" if logprobs is None else orjson.dumps(logprobs),
                 b"null" if finish_reason is None else orjson.dumps(finish_reason),
-                self._ids(choice) if self._asked.token_ids else b"",
-                b',"prompt_token_ids":%b%b' % (orjson.dumps(prompt), self._end)
-                if prompt and self._asked.token_ids
-                else self._end,
+                self._ids(prompt, choice) if self._asked.token_ids else self._end,
             )
             if finish_reason is not None and kept.finish_reason is None:
                 kept.finish_reason = finish_reason
@@ -183,7 +187,7 @@ class Capture:
         self._check_model(chunk)
         self.first = time.perf_counter()
         head = {**self._named, "object": chunk["object"], "created": chunk["created"]}
-        self._head = _EVENT + orjson.dumps(head)[:-1] + b',"choices":['
+        self._head = _EVENT + orjson.dumps(head)[:-1] + b',"choices":[{"index":'
 
     def _last_words(self, chunk: dict[str, Any]) -> bytes:
         if "error" in chunk:
@@ -196,11 +200,14 @@ class Capture:
             self.held += _EVENT + orjson.dumps({**head, "choices": [], "usage": usage}) + _LINES
         return b""
 
-    def _ids(self, choice: dict[str, Any]) -> bytes:
-        ids = {
+    def _ids(self, prompt: list[int] | None, choice: dict[str, Any]) -> bytes:
+        """The end of a chunk for a client that asked for token ids: vLLM gives a chat's prompt beside the choices."""
+        within = {
             name: choice[name] for name in ("token_ids", "prompt_token_ids") if choice.get(name) is not None
         }
-        return b"," + orjson.dumps(ids)[1:-1] if ids else b""
+        beside = {"prompt_token_ids": prompt} if prompt else {}
+        end = [b"," + orjson.dumps(one)[1:-1] if one else b"" for one in (within, beside)]
+        return end[0] + b"}]" + end[1] + self._end.removeprefix(b"}]")
 
     def _check_model(self, answer: dict[str, Any]) -> None:
         if "error" in answer:
@@ -226,9 +233,12 @@ def _chunks(data: bytes) -> list[dict[str, Any]]:
         data = data[: -len(_DONE)].removesuffix(_LINES)
     if not data:
         return []
-    joined: bytes = data.removeprefix(_EVENT).replace(b"\n\ndata: ", b",")
     try:
-        chunks: list[dict[str, Any]] = orjson.loads(b"[%b]" % joined)
+        if data.find(_LINES) < 0:
+            return [orjson.loads(data.removeprefix(_EVENT))]
+        chunks: list[dict[str, Any]] = orjson.loads(
+            b"[%b]" % data.removeprefix(_EVENT).replace(b"\n\ndata: ", b",")
+        )
     except (
         orjson.JSONDecodeError
     ):  # comments, other line ends, data without the blank: allowed, but vLLM sends none
