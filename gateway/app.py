@@ -68,6 +68,8 @@ def _load_agents(config: GatewayConfig) -> Mapping[str, Agent]:
         if agent.name in agents:
             raise ConfigError(f"{folder}: another agent is called {agent.name} already")
         agents[agent.name] = agent
+    if config.base_model in agents:
+        raise ConfigError(f"{config.base_model} is the name of an agent and of the base model: rename one")
     return agents
 
 
@@ -125,9 +127,7 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
             session,
             pool,
             recorder if config.capture else None,
-            policies={}
-            if config.base_model in agents
-            else {config.base_model: base_policy, base_policy: base_policy},
+            policies={config.base_model: base_policy, base_policy: base_policy},
             served_name=config.base_model,
             max_body_bytes=config.max_body_bytes,
             seconds=config.plain_seconds,

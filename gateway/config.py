@@ -54,7 +54,9 @@ class GatewayConfig(BaseModel):
     max_body_bytes: int = Field(
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."
     )
-    max_concurrent: int = Field(256, ge=1, description="Agent requests in progress at once; beyond: 429.")
+    max_concurrent: int = Field(
+        256, ge=1, description="Requests to agents and models in progress at once; beyond: 429."
+    )
     capture: bool = Field(
         default=True, description="Record requests to plain models; agents are always recorded."
     )

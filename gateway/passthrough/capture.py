@@ -120,7 +120,7 @@ class Capture:
         if not logprobs:
             return None
         if self._chat:
-            entries = logprobs["content"] or ()
+            entries = logprobs["content"] or []
             if len(entries) == 1:  # most chunks of most streams
                 kept.logprobs.append(entries[0]["logprob"])
             else:
