@@ -26,10 +26,10 @@ FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --no-annotate --quiet --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo up test check e2e clients bench soak lock clean
+.PHONY: help setup demo up test check e2e clients bench bench-gateway soak lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Install everything into .venv and make the small model (GPU=1: with vLLM's CUDA build)
 	@echo "ready: make demo, or make up"
@@ -56,6 +56,9 @@ clients: var/clients/bin/python  ## Install the frameworks whose clients are tes
 
 bench: $(READY)  ## Measure the gateway on this machine
 	$(BIN)/python -m bench
+
+bench-gateway: $(STAMP)  ## Compare the gateway with others, one core each (QUICK=1)
+	$(BIN)/python -m bench.gateway $(if $(QUICK),--quick)
 
 soak: $(READY)  ## Ten minutes near capacity: is memory flat and nothing lost? (MINUTES=10 SHARE=0.8)
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --share $(SHARE)

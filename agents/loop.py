@@ -48,15 +48,23 @@ class EpisodeError(Exception):
 
 
 async def run(
-    agent: Agent, messages: Sequence[Message], *, model: Model, knowledge: Knowledge, sampling: Sampling
+    agent: Agent,
+    messages: Sequence[Message],
+    *,
+    model: Model,
+    knowledge: Knowledge,
+    sampling: Sampling,
+    seconds: float | None = None,
 ) -> AsyncIterator[Delta | ToolCall | Finished]:
     """Answer the last user message. Raises `EpisodeError`; yields what is done as it is done, then one `Finished`.
 
-    `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`. Closing
-    the iterator early closes the model's stream.
+    `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`, or sooner
+    after `seconds`. Closing the iterator early closes the model's stream.
     """
     calls: list[Call] = []
-    deadline = asyncio.get_running_loop().time() + agent.limits.seconds
+    own = agent.limits.seconds
+    limit = own if seconds is None else min(seconds, own)
+    deadline = asyncio.get_running_loop().time() + limit
     try:
         async with asyncio.timeout_at(deadline):
             retrieval, context = await asyncio.to_thread(retrieve, agent, messages, knowledge)
@@ -66,7 +74,9 @@ async def run(
             messages=prompt(agent, messages, context),
             response_schema=agent.response_schema,
             sampling=sampling.model_copy(
-                update={"max_tokens": min(sampling.max_tokens, agent.limits.max_tokens)}
+                update={
+                    "max_tokens": min(sampling.max_tokens or agent.limits.max_tokens, agent.limits.max_tokens)
+                }
             ),
         )
         parts = model.stream(request)
@@ -85,7 +95,8 @@ async def run(
     except ToolError as error:
         raise EpisodeError(str(error), status=503, code="tool_unavailable", calls=tuple(calls)) from error
     except TimeoutError as error:
-        message = f"no answer within {agent.limits.seconds:g} s (the agent's limit)"
+        whose = "the agent's" if limit == own else "the client's"
+        message = f"no answer within {limit:g} s ({whose} limit)"
         raise EpisodeError(message, status=504, code="timeout", calls=tuple(calls)) from error
 
 
@@ -121,7 +132,7 @@ def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) ->
 
 def last_question(messages: Sequence[Message]) -> str:
     """The text of the last user message; the empty string when there is none."""
-    return next((message.content for message in reversed(messages) if message.role == "user"), "")
+    return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
 def prompt(agent: Agent, messages: Sequence[Message], context: Context) -> tuple[Message, ...]:

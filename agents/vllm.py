@@ -47,7 +47,7 @@ class VllmModel:
         try:
             async with self._session.post(self._url, data=body, headers=self._headers()) as response:
                 if response.status != 200:
-                    raise _refusal(response.status, await response.text())
+                    raise refusal(response.status, await response.text())
                 while line := await response.content.readline(max_line_length=_LINE_BYTES):
                     if not line.startswith(b"data: "):
                         continue
@@ -147,8 +147,8 @@ class _Collected:
         )
 
 
-def _refusal(status: int, body: str) -> ModelError:
-    """The server's own error as one that a client can act on."""
+def refusal(status: int, body: str) -> ModelError:
+    """The error for an answer of vLLM's that is not 200: its own words, as something that a client can act on."""
     try:
         error = orjson.loads(body).get("error", {})
         message = str(error.get("message", body))

@@ -53,6 +53,7 @@ class VllmSection(_Section):
     )
     url: str | None = Field(None, description="None: http://127.0.0.1:port.")
     port: int = Field(8081, ge=1, le=65_535)
+    more_urls: tuple[str, ...] = Field((), description="Further servers of the same model, run by others.")
     model: Path = Field(SMALL_MODEL, description="Folder of a Hugging Face model.")
     served_name: str = Field("base", description="What vLLM calls the model itself, beside its adapters.")
     device: Literal["cpu", "cuda"] = "cpu"

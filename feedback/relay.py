@@ -10,8 +10,9 @@ _log = logging.getLogger(__name__)
 
 
 class Relay:
-    """One per outbox. `batch` is in events; `poll`, `first_delay` and `longest_delay` are in seconds.
+    """One per outbox. `batch` is in events; `linger`, `poll`, `first_delay` and `longest_delay` are in seconds.
 
+    `linger` is how long an event may wait for company: a batch costs much the same whether it holds one event or many.
     `failures` counts the attempts of `run` that moved nothing because the bus or the disk failed.
     """
 
@@ -21,6 +22,7 @@ class Relay:
         bus: Bus,
         *,
         batch: int = 200,
+        linger: float = 0.0,
         poll: float = 1.0,
         first_delay: float = 0.2,
         longest_delay: float = 30.0,
@@ -29,6 +31,7 @@ class Relay:
         self._outbox = outbox
         self._bus = bus
         self._batch = batch
+        self._linger = linger
         self._poll = poll
         self._first_delay = first_delay
         self._longest_delay = longest_delay
@@ -50,6 +53,8 @@ class Relay:
             delay = self._first_delay
             if not moved:
                 await self._wait_for_append()
+            if moved < self._batch and self._linger:
+                await asyncio.sleep(self._linger)
 
     async def drain(self) -> None:
         """Move everything that waits, then return. Raises `BusError` or `OutboxError`; what was not moved stays."""

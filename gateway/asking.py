@@ -12,6 +12,7 @@ from gateway.invocation import Answer, Invocation
 from gateway.metering import Meter, Used, used_by
 from gateway.serving import Target
 from gateway.state import gateway_of
+from gateway.timeout import TIMEOUT_HEADER, requested_seconds
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,15 @@ async def ask(
     metadata: dict[str, str],
     turn: Turn | None = None,
 ) -> Asked:
-    """Begin the answer of the agent behind the name `model`. Raises `ApiError` (404, 429), `StoreError`."""
+    """Begin the answer of the agent behind the name `model`. Raises `ApiError` (400, 404, 429), `StoreError`."""
     gateway = gateway_of(request)
+    seconds = requested_seconds(request.headers.get(TIMEOUT_HEADER))
     meter = await Meter.admit(
         gateway.limits,
         caller,
         agent.name,
-        characters=sum(len(message.content) for message in messages),
-        completion=min(sampling.max_tokens, agent.limits.max_tokens),
+        characters=sum(len(message.text) for message in messages),
+        completion=min(sampling.max_tokens or agent.limits.max_tokens, agent.limits.max_tokens),
     )
     try:
         target = gateway.serving.resolve(
@@ -63,6 +65,7 @@ async def ask(
             sampling=sampling,
             metadata=metadata,
             turn=turn,
+            seconds=seconds,
         )
     )
     answer.when_over(lambda calls: meter.settle(None if calls is None else used_by(calls)))

@@ -133,6 +133,12 @@ class GatewayConfig(BaseModel):
         pattern=r"^https?://",
         description="Base URL of vLLM, without /v1. Its control endpoints have no authentication: keep it private.",
     )
+    more_vllm_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+        (), description="Further vLLM servers with the same model: requests are spread over all of them."
+    )
+    replica_limit: int = Field(
+        512, ge=1, description="Requests that one vLLM server is given at once; beyond, on all of them: 429."
+    )
     base_model: str = Field(
         min_length=1, description="What vLLM calls the base model (`--served-model-name`)."
     )
@@ -158,11 +164,16 @@ class GatewayConfig(BaseModel):
     outbox_max_bytes: int | None = Field(
         None, ge=16_384, description="Size limit of the outbox in bytes; None: as large as the disk."
     )
+    collector_process: bool = Field(
+        default=False, description="Write the store in a process of its own: answers do not share its core."
+    )
     max_body_bytes: int = Field(
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."
     )
     bounds: Bounds = Field(Bounds(), description="Everything else that bounds a request.")
-    max_concurrent: int = Field(256, ge=1, description="Agent requests in progress at once; beyond: 429.")
+    max_concurrent: int = Field(
+        256, ge=1, description="Requests to agents and models in progress at once; beyond: 429."
+    )
     idempotency_hours: float = Field(
         24.0, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key, in hours."
     )
@@ -172,6 +183,14 @@ class GatewayConfig(BaseModel):
         description="Largest answer that is kept so, in bytes; a larger one cannot be replayed.",
     )
     limits: LimitsConfig = Field(LimitsConfig(), description="Rates and budgets of keys and tenants.")
+    capture: bool = Field(
+        default=True, description="Record requests to plain models; agents are always recorded."
+    )
+    plain_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="Longest time for an answer of a plain model, in seconds; a header may say less.",
+    )
     probe_tolerance: float = Field(
         0.15,
         gt=0,
@@ -196,6 +215,11 @@ class GatewayConfig(BaseModel):
                 first = error.errors(include_url=False)[0]
                 detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise ConfigError(f"{path}: {detail}") from error
+
+    @property
+    def vllm_urls(self) -> tuple[str, ...]:
+        """Every vLLM server, once."""
+        return tuple(dict.fromkeys(url.rstrip("/") for url in (self.vllm_url, *self.more_vllm_urls)))
 
     def base_policy(self, agent: str) -> str:
         """The policy of an agent that has learned nothing yet."""

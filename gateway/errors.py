@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
 from agents.loop import EpisodeError
+from agents.model import ModelError
 from feedback.outbox import OutboxError
 from feedback.policies import PolicyTransitionError
 from feedback.store import StoreError
@@ -77,7 +78,7 @@ def head_too_large(limit: int) -> ApiError:
     return ApiError(431, message, code="request_headers_too_large")
 
 
-def _episode(error: EpisodeError) -> ApiError:
+def _episode(error: EpisodeError | ModelError) -> ApiError:
     status = error.status if error.status in _RELAYED else 502
     retry_after = 2 if status in (429, 503) else None
     return ApiError(status, str(error), code=error.code, retry_after=retry_after)
@@ -119,6 +120,7 @@ def _http(error: HTTPException) -> ApiError:
 _TABLE: dict[type[Exception], Callable[[Any], ApiError]] = {
     ApiError: lambda error: error,
     EpisodeError: _episode,
+    ModelError: _episode,
     OutboxError: _outbox,
     StoreError: _store,
     ReplicaError: _replica,

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -62,11 +62,13 @@ class Piece:
     choices: list[dict[str, Any]]
 
 
-def check(models: Sequence[ExternalModel], taken: Mapping[str, Any]) -> None:
+def check(models: Sequence[ExternalModel], taken: Collection[str]) -> None:
     """Raises `ConfigError` where a name is `taken` already, or a key is not in the environment."""
     for model in models:
         if model.name in taken:
-            raise ConfigError(f"external model {model.name}: an agent is called so; choose another name")
+            raise ConfigError(
+                f"external model {model.name}: an agent or the served model is called so; choose another name"
+            )
         if model.key_variable is not None and not os.environ.get(model.key_variable):
             raise ConfigError(
                 f"external model {model.name}: the environment variable {model.key_variable} is not set"

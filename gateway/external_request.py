@@ -42,7 +42,7 @@ class ExternalRequest(Body):
     """
 
     model: str = Field(min_length=1, max_length=200)
-    messages: list[ExternalMessage] = Field(min_length=1, max_length=1_000, fail_fast=True)
+    messages: list[ExternalMessage] = Field(min_length=1, fail_fast=True)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, ge=1, le=16)

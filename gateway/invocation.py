@@ -14,12 +14,12 @@ import aiohttp
 from agents.loop import EpisodeError, Finished, run
 from agents.manifest import Agent
 from agents.model import Delta
-from agents.vllm import VllmModel
 from feedback.events import Call, Message, RequestFinished, Sampling, Status, ToolCall, Turn
 from feedback.outbox import OutboxError
 from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.keeper import Keeper
+from gateway.pool import Pool, PooledModel
 from gateway.recorder import Recorder
 from gateway.serving import Serving, Target
 from gateway.telemetry import AgentOutcome, Telemetry, call_trace
@@ -48,6 +48,7 @@ class Invocation:
     sampling: Sampling
     metadata: dict[str, str]
     turn: Turn | None = None
+    seconds: float | None = None  # what the client is ready to wait; the agent's own limit holds as well
     started: float = field(default_factory=time.perf_counter)
     started_ns: int = field(default_factory=time.time_ns)
     calls_ns: list[int] = field(default_factory=list)
@@ -140,7 +141,7 @@ class Invoker:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        vllm_url: str,
+        pool: Pool,
         *,
         knowledge: Knowledge,
         serving: Serving,
@@ -149,7 +150,7 @@ class Invoker:
         telemetry: Telemetry,
     ) -> None:
         self._session = session
-        self._vllm_url = vllm_url
+        self._pool = pool
         self._knowledge = knowledge
         self._serving = serving
         self._recorder = recorder
@@ -208,11 +209,12 @@ class Invoker:
 
     async def _generate(self, invocation: Invocation, queue: _Parts, text: list[str]) -> Finished:
         target = invocation.target
-        model = VllmModel(
+        model = PooledModel(
+            self._pool,
             self._session,
-            self._vllm_url,
             name=target.served_name,
             policy=target.policy,
+            base=self._serving.is_base(target.policy),
             headers=lambda: _model_call_headers(invocation),
         )
         finished: Finished | None = None
@@ -222,6 +224,7 @@ class Invoker:
             model=model,
             knowledge=self._knowledge,
             sampling=invocation.sampling,
+            seconds=invocation.seconds,
         )
         # Nothing is awaited between two parts: the loop's time limit cancels this task, wherever it is then waiting.
         async for part in parts:
@@ -266,6 +269,7 @@ def _model_call_headers(invocation: Invocation) -> dict[str, str]:
 
 def _event(invocation: Invocation, outcome: _Outcome) -> RequestFinished:
     return RequestFinished(
+        operation="chat" if invocation.turn is None else "responses",
         tenant=invocation.caller.tenant,
         request_id=invocation.request_id,
         episode_id=invocation.episode_id,

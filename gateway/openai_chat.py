@@ -204,7 +204,7 @@ class ChatRequest(Body):
 
 def check_size(messages: tuple[Message, ...], agent: Agent, param: str) -> None:
     """Raises `ApiError` (400) when the messages are longer than the agent takes."""
-    size, limit = sum(len(message.content) for message in messages), agent.limits.input_characters
+    size, limit = sum(len(message.text) for message in messages), agent.limits.input_characters
     if size > limit:
         message = f"The messages hold {size} characters; {agent.name} takes {limit}. Shorten them."
         raise ApiError(400, message, code="context_length_exceeded", param=param)

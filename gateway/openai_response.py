@@ -43,7 +43,7 @@ def response_object(event: RequestFinished, include: Sequence[Include] | None = 
     if event.output is not None:
         tokens = sampled(event.calls) if "message.output_text.logprobs" in wanted else []
         output.append(answer_item(event.request_id, event.output, status, tokens))
-    instructions = event.input[0].content if len(event.input) > len(turn.items) else None
+    instructions = event.input[0].text if len(event.input) > len(turn.items) else None
     ended = int(event.time.timestamp()) if status == "completed" else None
     shown = {
         **opened(event.request_id, turn, instructions),

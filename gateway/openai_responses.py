@@ -103,7 +103,7 @@ class ResponsesRequest(Body):
 
     model: str = Field(min_length=1, max_length=200)
     # None: a tool call of an earlier answer (see `is_own_call`), kept in its place so that errors count right.
-    input: list[InputMessage | None] = Field(min_length=1, max_length=1_000, fail_fast=True)
+    input: list[InputMessage | None] = Field(min_length=1, fail_fast=True)
     instructions: str | None = None
     previous_response_id: str | None = Field(None, max_length=200)
     stream: bool | None = None

@@ -30,7 +30,7 @@ def checked_rating(rating: Rating, agent: Agent | None) -> Rating:
     """The rating itself, if the agent's manifest allows it. Raises `ApiError` (400), which says what is expected."""
     if agent is None:
         message = (
-            "The agent that answered this request is no longer served here, so its metrics are not known."
+            "No agent that is served here answered this request, and only agents declare what can be rated."
         )
         raise ApiError(400, message, code="agent_not_served", param="request_id")
     metric = agent.metrics.get(rating.name)

@@ -84,12 +84,12 @@ def message_item(message: Message, item_id: str, *, logprobs: Sequence[Any] = ()
     if message.role == "assistant":
         part = {
             "type": "output_text",
-            "text": message.content,
+            "text": message.text,
             "annotations": [],
             "logprobs": [logprob(token) for token in logprobs],
         }
     else:
-        part = {"type": "input_text", "text": message.content}
+        part = {"type": "input_text", "text": message.text}
     return {
         "id": item_id,
         "type": "message",

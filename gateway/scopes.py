@@ -24,6 +24,8 @@ MEANING: Mapping[Scope, str] = {
 # Any one of the scopes is enough. An empty tuple: nobody needs a key.
 ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "POST /v1/chat/completions": ("invoke",),
+    "POST /v1/completions": ("invoke",),
+    "POST /v1/embeddings": ("invoke",),
     "POST /v1/responses": ("invoke",),
     "GET /v1/responses/{response_id}": ("invoke",),
     "DELETE /v1/responses/{response_id}": ("invoke",),

@@ -18,9 +18,10 @@ from gateway.idempotency import Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
+from gateway.passthrough.hot_path import Passthrough
+from gateway.pool import Pool
 from gateway.recorder import Recorder
 from gateway.registry import Registry
-from gateway.replica import Replica
 from gateway.serving import Serving
 from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
@@ -41,7 +42,7 @@ class Gateway:
     idempotency: Idempotency
     registry: Registry
     serving: Serving
-    replica: Replica
+    pool: Pool
     hot_swap: HotSwap
     keeper: Keeper
     recorder: Recorder
@@ -49,11 +50,14 @@ class Gateway:
     telemetry: Telemetry
     responses: StoredResponses
     external_chat: ExternalChat
+    passthrough: Passthrough
     created: int
 
     async def drain(self, seconds: float) -> None:
         """Let what is in progress finish; after `seconds`, end the rest with an error that says so."""
-        await asyncio.gather(self.invoker.drain(seconds), self.external_chat.drain(seconds))
+        await asyncio.gather(
+            self.invoker.drain(seconds), self.external_chat.drain(seconds), self.passthrough.drain(seconds)
+        )
 
 
 def gateway_of(request: Request) -> Gateway:

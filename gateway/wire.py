@@ -125,7 +125,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     if size > limit:
         text = f"The body is larger than {limit} bytes. Send less."
         raise ApiError(413, text, code="request_too_large")
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _refusal(error: ErrorDetails, kind: type[Body]) -> ApiError:

@@ -79,7 +79,7 @@ class Sampler:
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         """See `agents.model.Model.stream`; the text comes in one piece."""
         sampling = request.sampling
-        if sampling.seed is not None or sampling.top_p != 1 or sampling.stop:
+        if (sampling.seed, sampling.top_p, sampling.stop) != (None, 1, ()) or sampling.max_tokens is None:
             raise ValueError("the in-process sampler honours temperature and max_tokens only")
         waiting = _Waiting(request)
         self._waiting.append(waiting)
@@ -218,7 +218,7 @@ class _Rows:
             position
             for position, row in enumerate(active)
             if self._tokens[row][-1] != self._eos
-            and len(self._tokens[row]) < self._requests[row].sampling.max_tokens
+            and len(self._tokens[row]) < (self._requests[row].sampling.max_tokens or 0)  # checked by `stream`
         ]
 
     def call(self, row: int, prompt: list[int], policy: str, latency: float) -> ModelCall:

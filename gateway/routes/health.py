@@ -46,6 +46,14 @@ async def status(request: Request) -> dict[str, Any]:
         }
     return {
         "agents": agents,
+        "replicas": {
+            replica.url: {
+                "in_rotation": gateway.pool.in_rotation(replica),
+                "outstanding": replica.outstanding,
+                "verified": sorted(replica.verified),
+            }
+            for replica in gateway.pool.replicas
+        },
         "outbox": {"depth": depth.events, "oldest_age_seconds": depth.oldest_age_seconds},
         "store": {name: counts[name] for name in ("requests", "ratings", "dead_letters")},
         "external": gateway.external_chat.describe(),
@@ -55,8 +63,9 @@ async def status(request: Request) -> dict[str, Any]:
 
 async def _missing(gateway: Gateway) -> list[str]:
     missing = []
-    if not await gateway.replica.ready():
-        missing.append(f"vLLM at {gateway.config.vllm_url} does not answer")
+    answers = await asyncio.gather(*(replica.ready() for replica in gateway.pool.replicas))
+    if not any(answers):
+        missing += [f"vLLM at {replica.url} does not answer" for replica in gateway.pool.replicas]
     try:
         await asyncio.to_thread(gateway.store.dead_letter_count)  # any question that is quick
     except StoreError as error:

@@ -12,7 +12,7 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> dict[str, Any]:
-    """The agents, each followed by its policies that are loaded and can be asked for by name; then external models."""
+    """The agents, each followed by its policies that can be asked for by name; then plain, then external models."""
     gateway = gateway_of(request)
     await gateway.auth.require(request, "invoke")
     return {"object": "list", "data": [_model(gateway, name) for name in _names(gateway)]}
@@ -31,7 +31,7 @@ async def retrieve_model(request: Request, name: str) -> dict[str, Any]:
 
 
 def _names(gateway: Gateway) -> list[str]:
-    return [*gateway.serving.models(), *gateway.external_chat.names]
+    return [*gateway.serving.models(), *gateway.passthrough.policies, *gateway.external_chat.names]
 
 
 def _model(gateway: Gateway, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _LIMIT = 16_384  # characters of one attribute: thousands of spans may wait in m
 
 def messages(items: Iterable[Message]) -> str:
     """An agent's messages, for `gen_ai.input.messages`."""
-    return as_json([{"role": item.role, "parts": [_text(item.content)]} for item in items])
+    return as_json([{"role": item.role, "parts": [_text(item.text)]} for item in items])
 
 
 def chat(items: Iterable[Mapping[str, Any]]) -> str:

@@ -201,7 +201,7 @@ def test_the_prompt_holds_what_was_retrieved_and_nothing_else_of_the_knowledge(
     agent: Agent, knowledge: Knowledge
 ):
     _, context = retrieve(agent, ASKED, knowledge)
-    text = prompt(agent, ASKED, context)[0].content
+    text = prompt(agent, ASKED, context)[0].text
     assert "claims(claim_id, amount)" in text
     assert "A loss is a claim." in text
     assert 'Q: How many claims?\nA: {"sql": "SELECT COUNT(*) FROM claims"}' in text
@@ -211,7 +211,7 @@ def test_the_prompt_holds_what_was_retrieved_and_nothing_else_of_the_knowledge(
 
 def test_what_was_retrieved_is_data_and_never_a_template(agent: Agent):
     item = knowledge_module.Item("schemas", text="{{ 7 * 7 }} {% raise %}")
-    text = prompt(agent, ASKED, knowledge_module.Context((item,), (), ()))[0].content
+    text = prompt(agent, ASKED, knowledge_module.Context((item,), (), ()))[0].text
     assert "{{ 7 * 7 }} {% raise %}" in text
 
 
@@ -228,7 +228,7 @@ def test_no_prompt_gives_away_a_held_out_question_or_its_answer(agent: Agent, ro
     for question in questions("test"):
         asked = (Message(role="user", content=question.text),)
         _, context = retrieve(agent, asked, insurer)
-        text = prompt(agent, asked, context)[0].content
+        text = prompt(agent, asked, context)[0].text
         assert [secret for secret in held_out if f"{secret}\n" in f"{text}\n" or f'"{secret}"' in text] == []
 
 

@@ -23,7 +23,7 @@ from feedback.events import (
 )
 from tests.contracts.samples import change, model_call, rating, request
 
-VERSION_1 = Path(__file__).parent / "data" / "events_v1.jsonl"
+DATA = Path(__file__).parent / "data"  # each file was written once, by the version that it is named after
 
 short = st.text(min_size=1, max_size=20)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -36,8 +36,18 @@ json_values = st.recursive(
 objects = st.dictionaries(short, json_values, max_size=3)
 tags = st.dictionaries(short, st.text(max_size=20), max_size=3)
 envelope = {"time": st.datetimes(timezones=st.just(UTC)), "tenant": short}
+functions = st.fixed_dictionaries({"name": short, "arguments": st.text(max_size=20)})
+client_tool_calls = st.lists(
+    st.fixed_dictionaries({"id": short, "type": st.just("function"), "function": functions}), max_size=2
+).map(tuple)
+parts = st.lists(
+    st.fixed_dictionaries({"type": st.just("text"), "text": st.text(max_size=20)}) | objects, max_size=3
+).map(tuple)
 messages = st.lists(
-    st.builds(Message, role=st.sampled_from(["user", "assistant"]), content=st.text()), max_size=3
+    st.builds(Message, role=st.sampled_from(["user", "assistant"]), content=st.text() | parts)
+    | st.builds(Message, role=st.just("assistant"), content=st.none(), tool_calls=client_tool_calls)
+    | st.builds(Message, role=st.just("tool"), content=st.text(), tool_call_id=short),
+    max_size=3,
 )
 
 
@@ -51,7 +61,9 @@ def model_calls(draw):
         sampling=Sampling(
             seed=draw(st.none() | st.integers()), stop=tuple(draw(st.lists(short, max_size=2)))
         ),
+        parameters=draw(objects),
         text=draw(st.text()),
+        tool_calls=draw(client_tool_calls),
         prompt_token_ids=tuple(draw(st.lists(st.integers(0, 200_000), max_size=5))),
         completion_token_ids=tuple(token for token, _ in tokens),
         logprobs=tuple(logprob for _, logprob in tokens),
@@ -116,10 +128,12 @@ def test_every_event_is_read_back_as_it_was_written(event):
     assert parse(event.model_dump_json()) == event
 
 
-def test_events_written_by_version_1_are_read_for_ever():
-    """The file was written once and is never written again."""
-    lines = VERSION_1.read_text("utf-8").splitlines()
-    assert [parse(line).type for line in lines] == ["request_finished", "rating", "policy_changed"]
+@pytest.mark.parametrize(
+    ("version", "kinds"), [(1, ["request_finished", "rating", "policy_changed"]), (2, ["request_finished"])]
+)
+def test_events_written_by_every_version_are_read_for_ever(version, kinds):
+    lines = (DATA / f"events_v{version}.jsonl").read_text("utf-8").splitlines()
+    assert [parse(line).type for line in lines] == kinds
     for line in lines:
         assert _holds(parse(line).model_dump(mode="json"), json.loads(line))
 
@@ -131,6 +145,28 @@ def _holds(read: Any, written: Any) -> bool:
     if isinstance(written, list):
         return len(read) == len(written) and all(map(_holds, read, written))
     return bool(read == written)
+
+
+def test_tool_calls_their_results_and_parts_are_kept_as_they_were_sent():
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    asked = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "What"}, picture, {"type": "text", "text": "is it?"}],
+        },
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "2", "tool_call_id": "c1", "name": "add"},
+    ]
+    event = request(input=asked, calls=(model_call(tool_calls=(call,), text="", parameters={"n": 2}),))
+    read = parse(event.model_dump_json())
+    assert read == event and isinstance(read, RequestFinished)
+    assert json.loads(event.model_dump_json())["input"] == asked
+    assert [message.text for message in read.input] == ["What\nis it?", "", "2"]
+
+
+def test_a_plain_message_is_written_as_version_1_wrote_it():
+    assert Message(role="user", content="").model_dump() == {"role": "user", "content": ""}
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

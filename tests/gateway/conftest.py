@@ -103,7 +103,7 @@ class World:
             )
             server = uvicorn.Server(settings)
             task = asyncio.create_task(server.serve(sockets=[listener]))
-            await until(lambda: server.started or task.done())
+            await until(lambda: server.started or task.done(), 30)
             if task.done():
                 await task
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"

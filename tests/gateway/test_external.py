@@ -376,5 +376,5 @@ def test_an_entry_that_cannot_work_is_refused_before_anything_is_opened(world: W
             config(*models)
     with pytest.raises(ConfigError, match="MISSING_KEY is not set"):
         create_app(config({**big, "key_variable": "MISSING_KEY"}))
-    with pytest.raises(ConfigError, match="an agent is called so"):
+    with pytest.raises(ConfigError, match="is called so"):
         create_app(config({**big, "name": AGENT}))

@@ -64,7 +64,12 @@ async def test_a_taken_port_or_a_wrong_configuration_is_one_line_and_exit_code_2
         path = world.folder / "gateway.json"
         port = taken.getsockname()[1]
         good = json.loads(world.config.model_copy(update={"port": port}).model_dump_json())
-        for extra, words in (({}, f"127.0.0.1:{port}"), ({"prt": 1}, "prt"), ({"agents": ["/x"]}, "/x")):
+        for extra, words in (
+            ({}, f"127.0.0.1:{port}"),
+            ({"prt": 1}, "prt"),
+            ({"agents": ["/x"]}, "/x"),
+            ({"base_model": AGENT}, AGENT),
+        ):
             path.write_text(json.dumps({**good, **extra}))
             assert main(["--config", str(path)]) == 2
             error = capsys.readouterr().err

@@ -131,4 +131,4 @@ async def test_worked_examples_are_earlier_turns_and_do_not_change_what_is_retri
     await evaluate(agent, asked, contender="x", model=model, knowledge=knowledge, scorer=scorer, shots=shots)
     (request,) = model.requests
     assert list(request.messages[1:]) == [*shots, Message(role="user", content="claims")]
-    assert "claims(claim_id)" in request.messages[0].content
+    assert "claims(claim_id)" in request.messages[0].text

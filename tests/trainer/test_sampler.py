@@ -67,6 +67,7 @@ def test_greedy_answers_are_those_of_a_plain_loop_whatever_else_is_in_the_batch(
     assert len({call.prompt_token_ids for call in calls}) == 3
     for request, call in zip(requests, calls, strict=True):
         limit = request.sampling.max_tokens
+        assert limit is not None
         greedy = argmax_loop(model, call.prompt_token_ids, tokenizer.eos_token_id, limit)
         assert list(call.completion_token_ids) == greedy
         assert call.text == tokenizer.decode(greedy, skip_special_tokens=True)
