@@ -36,9 +36,12 @@ _REFUSED = {
 }
 
 
-def takes(*kinds: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads one of these as JSON."""
-    schemas = [kind.model_json_schema(ref_template=_REFERENCE) for kind in kinds]
+def takes(*kinds: type[BaseModel] | dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads one of these as JSON: models, or schemas with a title."""
+    schemas = [
+        dict(kind) if isinstance(kind, dict) else kind.model_json_schema(ref_template=_REFERENCE)
+        for kind in kinds
+    ]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

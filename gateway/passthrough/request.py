@@ -41,6 +41,18 @@ ENDPOINTS = {
 }
 
 
+def schema(path: str, title: str) -> dict[str, Any]:
+    """The body at a path, for the gateway's description: which fields there are. What they may be, `fields` says."""
+    endpoint = ENDPOINTS[path]
+    return {
+        "title": title,
+        "description": "For a plain model: OpenAI's fields, and some of vLLM's.",
+        "type": "object",
+        "required": ["model", endpoint.required],
+        "properties": {name: {} for name, field in endpoint.fields.items() if not field.refused},
+    }
+
+
 @dataclass(slots=True)
 class Asked:
     """A request that has been checked. `upstream` is vLLM's body, without what the capture adds to it."""

@@ -12,6 +12,7 @@ from gateway.edge import AGENT_PATH
 from gateway.external_request import ExternalRequest
 from gateway.idempotency import ends_with_done, whole
 from gateway.openai_chat import ChatFormat, ChatRequest
+from gateway.passthrough.request import schema
 from gateway.state import Gateway, gateway_of
 from gateway.streaming import AnswerStream, collect
 from gateway.wire import load, read_body, validate
@@ -22,7 +23,7 @@ router = APIRouter(tags=["chat"])
 @router.post(
     AGENT_PATH,
     responses=streams("OpenAI's chat completion, or its chunks."),
-    openapi_extra=takes(ChatRequest, ExternalRequest),
+    openapi_extra=takes(ChatRequest, ExternalRequest, schema(AGENT_PATH, "PlainChatRequest")),
 )
 async def create_chat_completion(request: Request) -> Response:
     """Answer the last user message, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy,

@@ -4,20 +4,31 @@ from typing import NoReturn
 
 from fastapi import APIRouter, Request
 
+from gateway.description import streams, takes
 from gateway.errors import ApiError
+from gateway.passthrough.request import schema
 from gateway.state import gateway_of
 from gateway.wire import load, read_body
 
 router = APIRouter(tags=["plain models"])
 
 
-@router.post("/v1/completions", response_model=None)
+@router.post(
+    "/v1/completions",
+    response_model=None,
+    responses=streams("OpenAI's completion, or its chunks."),
+    openapi_extra=takes(schema("/v1/completions", "CompletionRequest")),
+)
 async def create_completion(request: Request) -> NoReturn:
     """Continue a prompt. The body is OpenAI's; `model` is a plain model's name."""
     await _refuse(request)
 
 
-@router.post("/v1/embeddings", response_model=None)
+@router.post(
+    "/v1/embeddings",
+    response_model=None,
+    openapi_extra=takes(schema("/v1/embeddings", "EmbeddingsRequest")),
+)
 async def create_embeddings(request: Request) -> NoReturn:
     """Vectors of texts. The body is OpenAI's; `model` is a plain model's name."""
     await _refuse(request)

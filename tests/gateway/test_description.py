@@ -13,6 +13,7 @@ from gateway.app import create_app
 from gateway.config import ExternalModel
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World
 from tests.gateway.fake_provider import FakeProvider
+from tests.gateway.fake_vllm import BASE
 from tests.gateway.processes import answers, free_port, gateway, model_server
 
 _EXAMPLES = 60  # made up for each operation, beside those that its schema calls for
@@ -56,7 +57,7 @@ async def test_no_request_is_answered_otherwise_than_the_document_says_and_none_
                 response_id = (await response.json())["id"]
             names = {
                 "body": {
-                    "model": [AGENT, BASE_POLICY, "big"],
+                    "model": [AGENT, BASE_POLICY, "big", BASE],
                     "policy": [policy],
                     "path": [str(path)],
                     "request_id": [request_id],

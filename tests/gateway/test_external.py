@@ -30,7 +30,7 @@ COST = (USAGE["prompt_tokens"] * 3 + USAGE["completion_tokens"] * 15) / 1e6
 
 # LiteLLM's own types make pydantic warn, in the middle of an answer, which an error would end.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Items? '.*' on TypedDict class:UserWarning"),
     pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute:DeprecationWarning"),
 ]
 

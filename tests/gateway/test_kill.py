@@ -5,13 +5,21 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import aiohttp
 import orjson
 
-from tests.gateway.conftest import AGENT, QUESTION, World, until
+from tests.gateway.conftest import AGENT, QUESTION, TEXT, World, until
+from tests.gateway.fake_vllm import BASE
 from tests.gateway.processes import answers, free_port, gateway, kill, model_server
 
+_WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/v1/chat/completions", {"model": AGENT, "messages": QUESTION}),
+    ("/v1/responses", {"model": AGENT, "input": TEXT}),
+    ("/v1/chat/completions", {"model": BASE, "messages": QUESTION}),
+)
+_ENDS = (b'"finish_reason":"stop"', b"event: response.completed")
 _KILLS, _CLIENTS, _SEED = 8, 12, 20_261_123
 
 
@@ -67,12 +75,14 @@ async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_
 
 
 async def _work(session: aiohttp.ClientSession, told: Told, number: int) -> None:
-    """Ask, whole and streamed by turns, and rate each answer, across every end and start of the gateway."""
+    """Ask in all ways, whole and streamed by turns, and rate what agents answer, across all ends of the gateway."""
     for turn in count(number):
         request_id = None
         while request_id is None:
-            request_id = await _ask(session, told, stream=turn % 2 == 0)
+            request_id = await _ask(session, told, _WAYS[turn // 2 % len(_WAYS)], stream=turn % 2 == 0)
         told.answered.append(request_id)
+        if _WAYS[turn // 2 % len(_WAYS)][1]["model"] == BASE:
+            continue  # a plain model declares no metric to rate it by
         # A kill may come between the two: what was answered before it can be rated after it.
         feedback_id = None
         while feedback_id is None:
@@ -80,16 +90,18 @@ async def _work(session: aiohttp.ClientSession, told: Told, number: int) -> None
         told.acknowledged[feedback_id] = request_id
 
 
-async def _ask(session: aiohttp.ClientSession, told: Told, *, stream: bool) -> str | None:
+async def _ask(
+    session: aiohttp.ClientSession, told: Told, way: tuple[str, dict[str, Any]], *, stream: bool
+) -> str | None:
     """The id of an answer that is complete."""
-    body = {"model": AGENT, "messages": QUESTION, "stream": stream}
+    path, body = way
     try:
-        async with session.post("/v1/chat/completions", json=body) as response:
+        async with session.post(path, json={**body, "stream": stream}) as response:
             request_id = response.headers["x-request-id"]
             text = b""
             async for part in response.content.iter_any():
                 text += part
-                if b'"finish_reason":"stop"' in text and stream:  # from here on the client has its answer
+                if stream and any(end in text for end in _ENDS):  # from here on the client has its answer
                     return request_id
             if response.status == 200 and not stream:
                 return str(orjson.loads(text)["id"])

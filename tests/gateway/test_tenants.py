@@ -11,6 +11,7 @@ import pytest
 
 from gateway.scopes import ROUTES
 from tests.gateway.conftest import AGENT, QUESTION, World, until
+from tests.gateway.fake_vllm import BASE
 
 _SHARED = {
     "GET /v1/models",
@@ -18,6 +19,8 @@ _SHARED = {
 }  # names of agents and policies, which all tenants may ask
 _ASKED_ABOVE = {
     "POST /v1/chat/completions",
+    "POST /v1/completions",
+    "POST /v1/embeddings",
     "POST /v1/feedback",
     "GET /v1/feedback",
     *(line for line in ROUTES if "/v1/keys" in line or "/v1/responses" in line),
@@ -96,6 +99,27 @@ async def test_post_chat_completions_belongs_to_the_tenant_of_the_key_whatever_t
         for tenant, wanted in (("default", ours), ("other", theirs)):
             found = store.requests(tenant=tenant, episode_id="shared-name")
             assert [event.request_id for event in found] == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("/v1/chat/completions", "messages"), ("/v1/completions", "prompt"), ("/v1/embeddings", "input")],
+)
+async def test_what_plain_models_answer_belongs_to_the_tenant_of_the_key(
+    live: World, path: str, field: str
+) -> None:
+    asked = QUESTION if field == "messages" else "secret"
+    response = await live.http("mal").post(path, json={"model": BASE, field: asked})
+    theirs = response.headers["x-request-id"]
+    assert (await live.recorded(theirs, "other")).tenant == "other"
+    async with live.store() as store:
+        assert store.request(theirs, "default") is None
+    rating = {"request_id": theirs, "value": True}
+    answers = [
+        _told(await live.http("ann").post("/v1/feedback", json={**rating, "request_id": asked_id}), asked_id)
+        for asked_id in (theirs, "cmpl-0")
+    ]
+    assert answers[0] == answers[1] and answers[0][0] == 404
 
 
 @pytest.mark.parametrize(
