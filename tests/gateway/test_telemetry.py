@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -257,17 +258,18 @@ async def test_the_standard_variables_are_honoured(world: World, receiver, monke
 
 
 async def test_a_collector_that_hangs_or_is_away_delays_neither_answers_nor_the_shutdown(
-    world: World,
-    receiver,
-    unused_tcp_port: int,  # of pytest-asyncio
+    world: World, receiver, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ):
     receiver.delay = 60
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "5")  # longer than a shutdown waits
     for url in (receiver.url, f"http://127.0.0.1:{unused_tcp_port}"):
         started = time.monotonic()
         async with world.running(telemetry=TelemetryOptions(otlp_endpoint=url)):
             for _ in range(3):
                 assert (await world.http().post(CHAT, json=GOOD)).status_code == 200
         assert time.monotonic() - started < 15  # it would be 60 and more
+        # What was left behind ends by itself; the next test must not find its connection.
+        await until(lambda: not any(thread.name.startswith("Otel") for thread in threading.enumerate()))
 
 
 async def test_the_queue_is_bounded_and_keeps_the_newest(receiver):
