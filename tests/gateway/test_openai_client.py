@@ -47,7 +47,11 @@ async def test_the_synchronous_client_asks_whole_and_streamed(sync: OpenAI) -> N
 
 async def test_models_are_listed_and_retrieved(sync: OpenAI, live: World) -> None:
     listed = await asyncio.to_thread(lambda: [model.id for model in sync.models.list()])
-    assert listed == [AGENT, BASE_POLICY] == [model.id async for model in live.openai().models.list()]
+    assert (
+        listed
+        == [AGENT, BASE_POLICY, BASE, f"{BASE}@base-b0"]
+        == [model.id async for model in live.openai().models.list()]
+    )
     assert (await live.openai().models.retrieve(AGENT)).owned_by == "flywheel"
 
 
