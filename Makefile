@@ -6,6 +6,8 @@ SHELL := bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 SEED ?= 0
+MINUTES ?= 10
+SHARE ?= 0.8
 GPU ?= $(if $(wildcard .venv/.installed-gpu),1)
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(GPU),-gpu)
@@ -18,13 +20,16 @@ DROPPED := torchvision torchaudio torchcodec
 INSTALLED_WITH_TORCH := torch cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti \
   nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver \
   nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
+# LiteLLM asks for an older huggingface-hub than the rest, for a certifi that the index does not have yet, and for
+# Amazon's SDK, without which only Amazon's models fail.
+FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --no-annotate --quiet --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo up test check e2e bench lock clean
+.PHONY: help setup demo up test check e2e clients bench bench-gateway soak lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Install everything into .venv and make the small model (GPU=1: with vLLM's CUDA build)
 	@echo "ready: make demo, or make up"
@@ -47,14 +52,30 @@ check: $(STAMP)  ## Format, lint, types, layers
 e2e: $(READY)  ## Only the tests that need the real vLLM
 	$(BIN)/python -m pytest -m vllm
 
+clients: var/clients/bin/python  ## Install the frameworks whose clients are tested, apart from everything else
+
 bench: $(READY)  ## Measure the gateway on this machine
 	$(BIN)/python -m bench
 
+bench-gateway: $(STAMP)  ## Compare the gateway with others, one core each (QUICK=1)
+	$(BIN)/python -m bench.gateway $(if $(QUICK),--quick)
+
+soak: $(READY)  ## Ten minutes near capacity: is memory flat and nothing lost? (MINUTES=10 SHARE=0.8)
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) --share $(SHARE)
+
 lock: $(STAMP)  ## Lock what pyproject.toml asks for, with hashes (UPGRADE=1: the newest that it admits)
 	$(LOCK) --extra serve-cpu -o requirements.lock \
-	  --override <(printf '%s\n' torch==2.13.0 $(DROPPED:%="% ; sys_platform == 'never'")) \
+	  --override <(printf '%s\n' torch==2.13.0 $(DROPPED:%="% ; sys_platform == 'never'") $(FOR_LITELLM)) \
 	  $(addprefix --no-emit-package ,$(INSTALLED_WITH_TORCH))
-	$(LOCK) --extra serve -o requirements-gpu.lock
+	$(LOCK) --extra serve -o requirements-gpu.lock --override <(printf '%s\n' $(FOR_LITELLM))
+
+# Apart, because openai-agents owns a package `agents` as well. The newest are wanted: that is what people use.
+var/clients/bin/python:
+	@echo "installing into var/clients; a minute and 200 MB the first time"
+	rm -rf var/clients var/clients.part
+	$(PYTHON) -m venv var/clients.part
+	var/clients.part/bin/python -m pip --disable-pip-version-check --no-input install --quiet openai openai-agents langchain-openai
+	mv var/clients.part var/clients
 
 clean:  ## Remove caches and what was built; .venv and var stay
 	rm -rf dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage*

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -16,17 +17,12 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from agents.manifest import Agent
-from agents.model import Model, ModelError, ModelRequest
+from agents.model import Delta, Model, ModelError, ModelRequest
 from feedback.events import Call, Message, ModelCall, Sampling, ToolCall
 from tools.errors import ToolError
 from tools.knowledge import Context, Kind, Knowledge
 
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of the answer's text, as it is generated."""
-
-    text: str
+RETRIEVAL = "retrieve"  # the name under which a retrieval is recorded
 
 
 @dataclass(frozen=True)
@@ -52,24 +48,35 @@ class EpisodeError(Exception):
 
 
 async def run(
-    agent: Agent, messages: Sequence[Message], *, model: Model, knowledge: Knowledge, sampling: Sampling
-) -> AsyncIterator[Delta | Finished]:
-    """Answer the last user message. Raises `EpisodeError`; yields `Delta`s, then one `Finished`.
+    agent: Agent,
+    messages: Sequence[Message],
+    *,
+    model: Model,
+    knowledge: Knowledge,
+    sampling: Sampling,
+    seconds: float | None = None,
+) -> AsyncIterator[Delta | ToolCall | Finished]:
+    """Answer the last user message. Raises `EpisodeError`; yields what is done as it is done, then one `Finished`.
 
-    `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`. Closing
-    the iterator early closes the model's stream.
+    `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`, or sooner
+    after `seconds`. Closing the iterator early closes the model's stream.
     """
     calls: list[Call] = []
-    deadline = asyncio.get_running_loop().time() + agent.limits.seconds
+    own = agent.limits.seconds
+    limit = own if seconds is None else min(seconds, own)
+    deadline = asyncio.get_running_loop().time() + limit
     try:
         async with asyncio.timeout_at(deadline):
             retrieval, context = await asyncio.to_thread(retrieve, agent, messages, knowledge)
         calls.append(retrieval)
+        yield retrieval
         request = ModelRequest(
             messages=prompt(agent, messages, context),
             response_schema=agent.response_schema,
             sampling=sampling.model_copy(
-                update={"max_tokens": min(sampling.max_tokens, agent.limits.max_tokens)}
+                update={
+                    "max_tokens": min(sampling.max_tokens or agent.limits.max_tokens, agent.limits.max_tokens)
+                }
             ),
         )
         parts = model.stream(request)
@@ -79,7 +86,7 @@ async def run(
                     calls.append(part)
                     yield Finished(part.text, part.finish_reason, tuple(calls))
                 else:
-                    yield Delta(part)
+                    yield part
         finally:
             if isinstance(parts, AsyncGenerator):
                 await parts.aclose()
@@ -88,11 +95,12 @@ async def run(
     except ToolError as error:
         raise EpisodeError(str(error), status=503, code="tool_unavailable", calls=tuple(calls)) from error
     except TimeoutError as error:
-        message = f"no answer within {agent.limits.seconds:g} s (the agent's limit)"
+        whose = "the agent's" if limit == own else "the client's"
+        message = f"no answer within {limit:g} s ({whose} limit)"
         raise EpisodeError(message, status=504, code="timeout", calls=tuple(calls)) from error
 
 
-async def _next(parts: AsyncIterator[str | ModelCall], deadline: float) -> str | ModelCall | None:
+async def _next(parts: AsyncIterator[Delta | ModelCall], deadline: float) -> Delta | ModelCall | None:
     # Never across a yield: the limit would then cancel the consumer, wherever it waits (PEP 789).
     async with asyncio.timeout_at(deadline):
         return await anext(parts, None)
@@ -106,16 +114,17 @@ def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) ->
         "examples": agent.quotas.examples,
         "heuristics": agent.quotas.heuristics,
     }
-    started = time.perf_counter()
+    began, started = datetime.now(UTC), time.perf_counter()
     context = knowledge.search(question, quotas)
     call = ToolCall(
-        name="retrieve",
+        name=RETRIEVAL,
         arguments={"query": question, "knowledge": knowledge.digest},
         result={
             "schemas": [item.text for item in context.schemas],
             "examples": [item.question for item in context.examples],
             "heuristics": [item.text for item in context.heuristics],
         },
+        started=began,
         latency=time.perf_counter() - started,
     )
     return call, context
@@ -123,7 +132,7 @@ def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) ->
 
 def last_question(messages: Sequence[Message]) -> str:
     """The text of the last user message; the empty string when there is none."""
-    return next((message.content for message in reversed(messages) if message.role == "user"), "")
+    return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
 def prompt(agent: Agent, messages: Sequence[Message], context: Context) -> tuple[Message, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from feedback.events import Message, ModelCall, Sampling
 
@@ -14,6 +14,21 @@ class ModelRequest:
     messages: tuple[Message, ...]
     response_schema: dict[str, Any] | None
     sampling: Sampling
+
+
+class Token(NamedTuple):
+    """A token as the model server spells it, and its natural logarithm of a probability."""
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of the text, as it is generated; `tokens` is empty where the model does not say what it consists of."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
 
 
 class ModelError(Exception):
@@ -33,6 +48,6 @@ class Model(Protocol):
 
     policy: str
 
-    def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+    def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         """Yield the text in pieces as it comes, then one `ModelCall`, complete and exact. Raises `ModelError`."""
         ...

@@ -4,13 +4,14 @@ Token ids and logprobs are the server's own (`return_token_ids`, `logprobs`), co
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import orjson
 
-from agents.model import ModelError, ModelRequest
+from agents.model import Delta, ModelError, ModelRequest, Token
 from feedback.events import ModelCall
 
 _LINE_BYTES = 16 * 2**20  # the first chunk holds the token ids of the whole prompt
@@ -18,35 +19,48 @@ _CONTEXT_HINTS = ("maximum context length", "max_model_len", "longer than the ma
 
 
 class VllmModel:
-    """One served model or adapter. The caller owns `session`; `name` is what vLLM calls the policy."""
+    """One served model or adapter. The caller owns `session`; `name` is what vLLM calls the policy.
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, *, name: str, policy: str) -> None:
+    `headers` is asked, as each call goes out, what goes with it.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        *,
+        name: str,
+        policy: str,
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.policy = policy
         self._session = session
         self._url = f"{base_url.rstrip('/')}/v1/chat/completions"
         self._name = name
+        self._headers = headers
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         """See `agents.model.Model.stream`. Closing the iterator early cancels the generation on the server."""
-        started = time.perf_counter()
+        began, started = datetime.now(UTC), time.perf_counter()
         collected = _Collected(self._name)
+        body = orjson.dumps(self._body(request))
         try:
-            async with self._session.post(self._url, data=orjson.dumps(self._body(request))) as response:
+            async with self._session.post(self._url, data=body, headers=self._headers()) as response:
                 if response.status != 200:
-                    raise _refusal(response.status, await response.text())
+                    raise refusal(response.status, await response.text())
                 while line := await response.content.readline(max_line_length=_LINE_BYTES):
                     if not line.startswith(b"data: "):
                         continue
                     if line.startswith(b"data: [DONE]"):
                         break
-                    text = collected.add(line[6:])
-                    if text:
-                        yield text
+                    delta = collected.add(line[6:])
+                    if delta.text or delta.tokens:
+                        yield delta
         except (aiohttp.ClientError, ConnectionError) as error:
             raise ModelError(f"the model server does not answer ({error}); try again shortly") from error
         if collected.finish_reason is None:
             raise ModelError("the model server ended the stream before the answer was complete", status=502)
-        yield collected.call(request, self.policy, started)
+        yield collected.call(request, self.policy, began, started)
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -78,18 +92,18 @@ class _Collected:
         self._text: list[str] = []
         self._prompt: list[int] = []
         self._tokens: list[int] = []
-        self._logprobs: list[float] = []
+        self._spelled: list[Token] = []
         self._first: float | None = None
         self.finish_reason: str | None = None
 
-    def add(self, data: bytes) -> str:
-        """Take one chunk in; return its text."""
+    def add(self, data: bytes) -> Delta:
+        """Take one chunk in; return what it adds."""
         try:
             return self._add(orjson.loads(data))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelError("the model server sent a malformed chunk", status=502) from error
 
-    def _add(self, chunk: dict[str, Any]) -> str:
+    def _add(self, chunk: dict[str, Any]) -> Delta:
         if "error" in chunk:
             raise ModelError(
                 f"the model server failed: {chunk['error'].get('message', 'no reason given')}", status=502
@@ -98,22 +112,23 @@ class _Collected:
             raise ModelError(f"asked {self._name}, answered by {chunk.get('model')}", status=502)
         self._prompt = chunk.get("prompt_token_ids") or self._prompt
         text = ""
+        spelled: list[Token] = []
         for choice in chunk["choices"]:
             self._tokens += choice.get("token_ids") or ()
-            self._logprobs += [
-                entry["logprob"] for entry in (choice.get("logprobs") or {}).get("content") or ()
-            ]
+            entries = (choice.get("logprobs") or {}).get("content") or ()
+            spelled += [Token(entry["token"], entry["logprob"]) for entry in entries]
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             text += choice["delta"].get("content") or ""
         if self._tokens and self._first is None:
             self._first = time.perf_counter()
         self._text.append(text)
-        return text
+        self._spelled += spelled
+        return Delta(text, tuple(spelled))
 
-    def call(self, request: ModelRequest, policy: str, started: float) -> ModelCall:
+    def call(self, request: ModelRequest, policy: str, began: datetime, started: float) -> ModelCall:
         now = time.perf_counter()
-        if len(self._logprobs) != len(self._tokens):
-            said = f"{len(self._tokens)} tokens and {len(self._logprobs)} logprobs"
+        if len(self._spelled) != len(self._tokens):
+            said = f"{len(self._tokens)} tokens and {len(self._spelled)} logprobs"
             raise ModelError(f"the model server sent {said}: its answer cannot be recorded", status=502)
         return ModelCall(
             policy=policy,
@@ -123,15 +138,17 @@ class _Collected:
             text="".join(self._text),
             prompt_token_ids=tuple(self._prompt),
             completion_token_ids=tuple(self._tokens),
-            logprobs=tuple(self._logprobs),
+            logprobs=tuple(token.logprob for token in self._spelled),
+            tokens=tuple(token.text for token in self._spelled),
             finish_reason=self.finish_reason or "",
+            started=began,
             time_to_first_token=(self._first or now) - started,
             latency=now - started,
         )
 
 
-def _refusal(status: int, body: str) -> ModelError:
-    """The server's own error as one that a client can act on."""
+def refusal(status: int, body: str) -> ModelError:
+    """The error for an answer of vLLM's that is not 200: its own words, as something that a client can act on."""
     try:
         error = orjson.loads(body).get("error", {})
         message = str(error.get("message", body))

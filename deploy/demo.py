@@ -317,7 +317,7 @@ class Demo:
                     async with gate:
                         completion = await client.chat.completions.create(
                             model=AGENT,
-                            messages=[{"role": "user", "content": task.messages[-1].content}],
+                            messages=[{"role": "user", "content": task.messages[-1].text}],
                             metadata={"purpose": "evaluation"},
                         )
                     policies.add(completion.system_fingerprint or "none named")

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import importlib.util
+import os
 import platform
 import shutil
 import sqlite3
@@ -167,6 +168,20 @@ def services(settings: Settings) -> Iterator[Finding]:
             )
 
 
+def external(settings: Settings) -> Iterator[Finding]:
+    """Which models of other providers may be asked, so that it is known what leaves this network."""
+    if not settings.external:
+        yield Finding("ok", "no external model: nothing that is asked or answered leaves this network")
+    for entry in settings.external:
+        where = entry.api_base or "its provider"
+        what = f"external model {entry.name}: what is asked of it goes to {entry.model} at {where}"
+        if entry.key_variable is not None and not os.environ.get(entry.key_variable):
+            mend = f"set the environment variable {entry.key_variable} where the gateway is started"
+            yield Finding("broken", f"{what}, but its key is missing", mend)
+        else:
+            yield Finding("ok", what)
+
+
 def resources(settings: Settings) -> Iterator[Finding]:
     """Disk, memory, GPU."""
     free = shutil.disk_usage(settings.root).free / 2**30
@@ -209,5 +224,6 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     model,
     databases,
     services,
+    external,
     resources,
 )

@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
+from gateway.config import Bounds, ExternalModels, TelemetryOptions
+from gateway.limits.config import LimitsConfig
 from trainer.config import Options
 
 FILE = "flywheel.toml"
@@ -33,6 +35,14 @@ class GatewaySection(_Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=1, le=65_535)
+    operator_tenant: str = Field(
+        "default", min_length=1, description="Whose keys may operate policies and the gateway itself."
+    )
+    max_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest request body.")
+    idempotency_hours: float = Field(
+        24.0, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key."
+    )
+    idempotency_max_bytes: int = Field(1_048_576, ge=1, description="Largest answer that is kept so.")
 
 
 class VllmSection(_Section):
@@ -43,6 +53,7 @@ class VllmSection(_Section):
     )
     url: str | None = Field(None, description="None: http://127.0.0.1:port.")
     port: int = Field(8081, ge=1, le=65_535)
+    more_urls: tuple[str, ...] = Field((), description="Further servers of the same model, run by others.")
     model: Path = Field(SMALL_MODEL, description="Folder of a Hugging Face model.")
     served_name: str = Field("base", description="What vLLM calls the model itself, beside its adapters.")
     device: Literal["cpu", "cuda"] = "cpu"
@@ -119,10 +130,17 @@ class Settings(BaseSettings):
     gateway: GatewaySection = GatewaySection()
     vllm: VllmSection = VllmSection()
     feedback: FeedbackSection = FeedbackSection()
+    telemetry: TelemetryOptions = TelemetryOptions()
     agents: AgentsSection = AgentsSection()
     knowledge: KnowledgeSection = KnowledgeSection()
+    bounds: Bounds = Bounds()
+    limits: LimitsConfig = LimitsConfig()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()
+    external: ExternalModels = Field(
+        (),
+        description="Models of other providers that clients may ask by name; none: nothing leaves the network.",
+    )
     trainer: Options = Options()
 
     @classmethod

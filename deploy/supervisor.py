@@ -165,6 +165,8 @@ def gateway_program(settings: Settings) -> Program:
     """The gateway, told by a file."""
     file = settings.var / "gateway.json"
     file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    file.chmod(0o600)  # the URL of a Redis holds its password
     file.write_text(gateway_config(settings).model_dump_json(indent=2))
     return Program(
         name="gateway",

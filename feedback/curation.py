@@ -98,10 +98,16 @@ def curate(episodes: Iterable[Episode], resolve: Resolve, *, metric: str = "corr
 
 def task_id(messages: Iterable[Message]) -> str:
     """What makes two requests the same task: a hash of the conversation, whatever its case, spacing and end marks."""
-    turns = [
-        f"{message.role}:{_normalised(message.content)}" for message in messages if message.role != "system"
-    ]
+    turns = [_turn(message) for message in messages if message.role != "system"]
     return hashlib.sha256("\n".join(turns).encode()).hexdigest()[:32]
+
+
+def _turn(message: Message) -> str:
+    turn = f"{message.role}:{_normalised(message.text)}"
+    if isinstance(message.content, str) and not message.tool_calls:
+        return turn
+    beside = [part for part in message.content or () if isinstance(part, dict) and "text" not in part]
+    return turn + json.dumps([beside, message.tool_calls], sort_keys=True)
 
 
 def _normalised(text: str) -> str:
@@ -162,7 +168,7 @@ def _answer(request: RequestFinished) -> Reference:
 def _sample(name: str, agreeing: list[_Evidence]) -> Sample:
     best = min(agreeing, key=lambda evidence: evidence.preference)
     raters = sorted({evidence.rating.rater for evidence in agreeing})
-    asked = [message.content for message in best.request.input if message.role == "user"]
+    asked = [message.text for message in best.request.input if message.role == "user"]
     return Sample(
         task_id=name,
         question=asked[-1] if asked else "",

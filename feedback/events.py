@@ -9,9 +9,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import uuid_utils
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 Scalar = str | int | float | bool | None
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
@@ -38,10 +48,33 @@ class _Record(BaseModel):
 
 
 class Message(_Record):
-    """One chat message, in the roles of the OpenAI chat API."""
+    """One chat message of the OpenAI chat API.
+
+    `content` is a text, or parts as the client sent them, or None where a message consists of tool calls only.
+    `tool_calls` are the assistant's, in OpenAI's form; `tool_call_id` says which of them a message of the role `tool`
+    answers. What is not set is not written.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str
+    content: str | tuple[dict[str, Any], ...] | None
+    name: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What can be read: the content, or its text parts joined as vLLM joins them; else the empty string."""
+        if isinstance(self.content, str):
+            return self.content
+        texts = (part.get("text") for part in self.content or ())
+        return "\n".join(text for text in texts if isinstance(text, str))
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = serialize(self)
+        return {name: value for name, value in written.items() if value or name in {"role", "content"}}
 
 
 class Sampling(_Record):
@@ -49,7 +82,7 @@ class Sampling(_Record):
 
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(128, ge=1)
+    max_tokens: int | None = Field(128, ge=1, description="None: as many as the context has room for.")
     seed: int | None = None
     stop: tuple[str, ...] = ()
 
@@ -58,7 +91,10 @@ class ModelCall(_Record):
     """One generation, with the server's own token ids: never re-tokenised, so that a trainer scores what was sampled.
 
     `logprobs[i]` belongs to `completion_token_ids[i]`: natural logarithm, at temperature 1, after the grammar of
-    `response_schema` has masked what it forbids (so vLLM reports them).
+    `response_schema` has masked what it forbids (so vLLM reports them). `tokens[i]` is how the server spells it; empty
+    where it does not say. `parameters` is what else was sent and may have shaped the answer (tools, penalties, …), as
+    it was sent. The prompt is `messages`, where there were any, and `prompt_token_ids` in any case. `finish_reason` is
+    the server's; `abort` when the generation was cut short.
     """
 
     kind: Literal["model"] = "model"
@@ -66,11 +102,16 @@ class ModelCall(_Record):
     messages: tuple[Message, ...]
     response_schema: dict[str, Any] | None = None
     sampling: Sampling
+    parameters: dict[str, Any] = {}
     text: str
+    reasoning: str | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
     prompt_token_ids: tuple[int, ...]
     completion_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    tokens: tuple[str, ...] = ()
     finish_reason: str
+    started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
     time_to_first_token: float = Field(ge=0, description="Seconds.")
     latency: float = Field(ge=0, description="Seconds.")
 
@@ -78,6 +119,8 @@ class ModelCall(_Record):
     def _one_logprob_per_token(self) -> "ModelCall":
         if len(self.logprobs) != len(self.completion_token_ids):
             raise ValueError(f"{len(self.completion_token_ids)} tokens but {len(self.logprobs)} logprobs")
+        if self.tokens and len(self.tokens) != len(self.completion_token_ids):
+            raise ValueError(f"{len(self.completion_token_ids)} tokens but {len(self.tokens)} spelled")
         return self
 
 
@@ -90,24 +133,63 @@ class ToolCall(_Record):
     result: Any = None
     error: str | None = None
     attempts: int = Field(1, ge=1)
+    started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
     latency: float = Field(0.0, ge=0, description="Seconds.")
 
 
-Call = Annotated[ModelCall | ToolCall, Field(discriminator="kind")]
+class ExternalCall(_Record):
+    """One generation by another provider's model: what was asked and what came back.
+
+    There are no token ids in it, for providers give none: no trainer can score it. `request` is the client's own,
+    `response` a completion as OpenAI shapes it, put together where it was streamed; neither holds the provider's key.
+    """
+
+    kind: Literal["external"] = "external"
+    model: str = Field(description="The configured model that answered, after fallbacks.")
+    provider_model: str = Field(description="What the provider says has answered.")
+    request: dict[str, Any]
+    response: dict[str, Any]
+    finish_reason: str
+    time_to_first_token: float | None = Field(
+        None, ge=0, description="Seconds; None when it was not streamed."
+    )
+    latency: float = Field(ge=0, description="Seconds.")
+
+
+Call = Annotated[ModelCall | ToolCall | ExternalCall, Field(discriminator="kind")]
 Status = Literal["completed", "failed", "cancelled"]
 
 
 class _Event(_Record):
     event_id: str = Field(default_factory=new_id)
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     time: Annotated[AwareDatetime, AfterValidator(_to_utc)] = Field(default_factory=lambda: datetime.now(UTC))
     tenant: ShortText = "default"
 
 
+class Turn(_Record):
+    """What `/v1/responses` gives back of a request, beside what is recorded of every request.
+
+    `items` are the ids of the last messages of `RequestFinished.input`, which are the conversation; a message before
+    them is the request's `instructions`. `parameters` are the other fields of the request, as they were understood.
+    """
+
+    model: str
+    created: int = Field(description="Unix time in seconds.")
+    previous_response_id: str | None = None
+    items: tuple[str, ...]
+    parameters: dict[str, Any]
+
+
 class RequestFinished(_Event):
-    """One request to an agent, whole: it is written when the answer is complete, before its last byte goes out."""
+    """One request, whole: it is written when the answer is complete, before its last byte goes out.
+
+    `agent` is the name that was asked: an agent's, or a plain model's. `operation` says by which endpoint. Of several
+    choices `output` is the first; each has a `ModelCall` of its own, in their order.
+    """
 
     type: Literal["request_finished"] = "request_finished"
+    operation: Literal["chat", "responses", "text_completion", "embeddings"] = "chat"
     request_id: ShortText
     episode_id: ShortText
     trace_id: str | None = None
@@ -120,6 +202,10 @@ class RequestFinished(_Event):
     error: str | None = None
     calls: tuple[Call, ...] = ()
     metadata: dict[str, str] = {}
+    turn: Turn | None = Field(None, description="None where the request did not come by `/v1/responses`.")
+    cost: float | None = Field(
+        None, ge=0, description="US dollars paid to others; None: nothing, or not known."
+    )
     latency: float = Field(ge=0, description="Seconds.")
 
 

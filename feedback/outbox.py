@@ -19,7 +19,12 @@ from pydantic import BaseModel
 
 from feedback.sqlite import prepare
 
+# Where several write at once, a group waits for more to come up: a sync to the disk costs much the same for one as for
+# many, and costs the event loop its core. Who writes alone does not wait.
+_LINGER_SECONDS = 0.002
 _GROUP_LIMIT = 1_000  # appends in one transaction
+_FRESH_SECONDS = 1.0  # for so long a write that succeeded says that the next one will
+_ROWS = 100  # of them in one statement
 _TABLE = """CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, body BLOB NOT NULL)"""
 
@@ -53,6 +58,7 @@ class Outbox:
         self.appended = asyncio.Event()
         self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
         self._closed = False
+        self._wrote = -_FRESH_SECONDS
         self._gate = (
             threading.Lock()
         )  # between the check of _closed and the put: nothing is queued behind the end
@@ -83,6 +89,10 @@ class Outbox:
             body = event.model_dump_json().encode()
         except ValueError as error:  # a lone surrogate, the one kind of str that is not Unicode text
             raise OutboxError(f"the event cannot be written as JSON: {error}") from error
+        await self.append_encoded(body)
+
+    async def append_encoded(self, body: bytes) -> None:
+        """As `append`, for an event that is JSON already."""
         item = _Append(body, asyncio.get_running_loop().create_future())
         with self._gate:
             if self._closed:
@@ -96,6 +106,15 @@ class Outbox:
         query = "SELECT sequence, body FROM outbox ORDER BY sequence LIMIT ?"
         with self._read_lock, _as_outbox_error():
             return self._reader.execute(query, (limit,)).fetchall()
+
+    def containing(self, text: bytes) -> list[bytes]:
+        """The waiting events with these bytes in them, oldest first. Raises `OutboxError`.
+
+        Reads all that wait: usually a handful, in an outage as many as there are.
+        """
+        query = "SELECT body FROM outbox WHERE instr(body, ?) ORDER BY sequence"
+        with self._read_lock, _as_outbox_error():
+            return [body for (body,) in self._reader.execute(query, (text,))]
 
     def delete(self, up_to: int) -> None:
         """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`."""
@@ -113,6 +132,23 @@ class Outbox:
             return Depth(0, 0.0)
         return Depth(newest[0] - oldest[0] + 1, max(0.0, time.time() - oldest[1]))
 
+    def check(self) -> None:
+        """Return if events are being taken. Raises `OutboxError`.
+
+        Writes to the disk, unless that has succeeded within the last second, and leaves nothing behind.
+        """
+        if self._closed:
+            raise OutboxError("the outbox is closed")
+        if time.monotonic() - self._wrote < _FRESH_SECONDS:
+            return
+        with self._transaction():
+            # An event that is taken back asks for room; what is committed instead asks for the disk.
+            self._writer.execute("SAVEPOINT probe")
+            self._writer.execute("INSERT INTO outbox (time, body) VALUES (0, zeroblob(4096))")
+            self._writer.execute("ROLLBACK TO probe")
+            self._writer.execute("PRAGMA user_version = 0")
+        self._wrote = time.monotonic()
+
     def close(self) -> None:
         """Write what has been queued, then close the file. May be called twice."""
         with self._gate:
@@ -126,7 +162,7 @@ class Outbox:
     def _write_until_closed(self) -> None:
         group: list[_Append] = []
         try:
-            while group := self._next_group():
+            while group := self._next_group(linger=_LINGER_SECONDS if len(group) > 1 else 0.0):
                 error = self._commit(group)
                 _answer(group, error)
         finally:  # closed, or this thread has died: nobody may be left waiting
@@ -135,11 +171,13 @@ class Outbox:
             rest = [item for item in _drain(self._queue, limit=None) if item is not None]
             _answer(group + rest, OutboxError("the outbox is closed"))
 
-    def _next_group(self) -> list[_Append]:
+    def _next_group(self, *, linger: float) -> list[_Append]:
         """Wait for an append and take what has come up behind it; empty when the outbox is being closed."""
         first = self._queue.get()
         if first is None:
             return []
+        if linger:
+            time.sleep(linger)
         group = [first]
         for item in _drain(self._queue, _GROUP_LIMIT - 1):
             if item is None:
@@ -149,14 +187,27 @@ class Outbox:
         return group
 
     def _commit(self, group: list[_Append]) -> OutboxError | None:
-        now = time.time()
+        # Between two statements this thread waits for its turn beside the event loop: a small group is one statement,
+        # which is a transaction by itself.
         try:
-            with self._transaction():
-                rows = [(now, item.body) for item in group]
-                self._writer.executemany("INSERT INTO outbox (time, body) VALUES (?, ?)", rows)
+            if len(group) <= _ROWS:
+                with self._write_lock, _as_outbox_error():
+                    self._insert(group)
+            else:
+                with self._transaction():
+                    for start in range(0, len(group), _ROWS):
+                        self._insert(group[start : start + _ROWS])
         except OutboxError as error:
+            self._wrote = -_FRESH_SECONDS
             return error
+        self._wrote = time.monotonic()
         return None
+
+    def _insert(self, rows: list[_Append]) -> None:
+        now = time.time()
+        values = ", ".join(["(?, ?)"] * len(rows))
+        parameters = [value for item in rows for value in (now, item.body)]
+        self._writer.execute(f"INSERT INTO outbox (time, body) VALUES {values}", parameters)  # noqa: S608  # only question marks
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

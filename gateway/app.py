@@ -5,34 +5,46 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
 from fastapi import FastAPI
 
 from agents.manifest import Agent
-from feedback.bus.base import BusError
+from feedback.bus.base import Bus, BusError
 from feedback.bus.local import LocalBus
+from feedback.bus.process import ProcessBus
 from feedback.collector import Collector
 from feedback.outbox import Outbox, OutboxError
 from feedback.relay import Relay
-from feedback.store import Keys, Store
-from gateway import errors
+from feedback.store import Keys, Replies, Store, Usage
+from gateway import errors, external
 from gateway.auth import Auth
 from gateway.config import ConfigError, GatewayConfig
+from gateway.description import Described
 from gateway.edge import Edge
+from gateway.external import External
+from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
+from gateway.idempotency import HOLD_SECONDS, Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.limits.limits import Limits
+from gateway.passthrough.hot_path import HotPath, Passthrough
+from gateway.pool import Pool
 from gateway.recorder import Recorder
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, models, policies
+from gateway.routes import chat, feedback, health, keys, metrics, models, plain, policies, responses
 from gateway.serving import Serving
 from gateway.state import Gateway
+from gateway.stored_responses import StoredResponses
+from gateway.telemetry import Telemetry
 from tools.knowledge import Knowledge, read
 
 _CHUNK_BYTES = 4 * 2**20  # one line of vLLM's stream: its first chunk holds every token id of the prompt
+_LINGER_SECONDS = 0.05  # how much later a rating or a request may be seen in the store
 _RELAY_SECONDS = 10.0  # how long a shutdown tries to empty the outbox; what stays is taken at the next start
 
 _log = logging.getLogger(__name__)
@@ -41,17 +53,25 @@ _log = logging.getLogger(__name__)
 def create_app(config: GatewayConfig) -> FastAPI:
     """The gateway as an ASGI application; opens nothing until it is started. Raises `ManifestError`, `ConfigError`."""
     agents = _load_agents(config)
+    external.check(config.external, {*agents, config.base_model})
+    telemetry = Telemetry(config.telemetry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _opened(config, agents) as gateway:
+        async with _opened(config, agents, telemetry) as gateway:
             app.state.gateway = gateway
             yield
 
-    app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
-    app.add_middleware(Edge, max_concurrent=config.max_concurrent)
+    app = Described(title="Flywheel gateway", version="1", lifespan=lifespan)
+    app.add_middleware(HotPath)  # inside the edge
+    app.add_middleware(
+        Edge,
+        max_concurrent=config.max_concurrent,
+        max_header_bytes=config.bounds.max_header_bytes,
+        telemetry=telemetry,
+    )
     errors.install(app)
-    for routes in (chat, models, feedback, policies, health):
+    for routes in (chat, responses, plain, models, feedback, policies, keys, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -63,18 +83,30 @@ def _load_agents(config: GatewayConfig) -> Mapping[str, Agent]:
         if agent.name in agents:
             raise ConfigError(f"{folder}: another agent is called {agent.name} already")
         agents[agent.name] = agent
+    if config.base_model in agents:
+        raise ConfigError(f"{config.base_model} is the name of an agent and of the base model: rename one")
     return agents
 
 
 @asynccontextmanager
-async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIterator[Gateway]:
+async def _opened(
+    config: GatewayConfig, agents: Mapping[str, Agent], telemetry: Telemetry
+) -> AsyncIterator[Gateway]:
     """All resources, in order; closed in the opposite order, when what is in progress has been finished."""
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(telemetry.exporting())
         store = await asyncio.to_thread(Store.open, config.store_url)
         stack.callback(store.close)
+        limits = Limits(config.limits, Usage(store))
+        stack.push_async_callback(limits.close)
+        stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox = Outbox(config.outbox_path, config.outbox_max_bytes)
         stack.push_async_callback(asyncio.to_thread, outbox.close)
-        relay = Relay(outbox, LocalBus(Collector(store)))
+        bus: Bus = LocalBus(Collector(store))
+        if config.collector_process:
+            bus = separate = ProcessBus(config.store_url)
+            stack.push_async_callback(separate.close)
+        relay = Relay(outbox, bus, linger=_LINGER_SECONDS)
         await relay.drain()  # policy changes of the last run must be in the store before it is read
         bases = {name: config.base_policy(name) for name in agents}
         history = {name: await asyncio.to_thread(store.policy_changes, name) for name in agents}
@@ -90,37 +122,83 @@ async def _opened(config: GatewayConfig, agents: Mapping[str, Agent]) -> AsyncIt
                 ),  # the agent's limit ends a generation
                 read_bufsize=_CHUNK_BYTES,
                 headers={"content-type": "application/json"},
+                skip_auto_headers=(
+                    "accept",
+                    "accept-encoding",
+                    "user-agent",
+                ),  # on loopback nothing is compressed
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         )
         serving = Serving(bases, config.base_model)
         for name in agents:
             previous = registry.previous(name)
             serving.flip(name, registry.active(name).policy, previous.policy if previous else None)
-        replica = Replica(session, config.vllm_url)
-        hot_swap = HotSwap(registry, serving, replica, tolerance=config.probe_tolerance)
+        pool = Pool([Replica(session, url) for url in config.vllm_urls], limit=config.replica_limit)
+        hot_swap = HotSwap(registry, serving, pool, tolerance=config.probe_tolerance)
         keeper = Keeper(hot_swap)
         recorder = Recorder(outbox)
         invoker = Invoker(
-            session, config.vllm_url, knowledge=knowledge, serving=serving, recorder=recorder, keeper=keeper
+            session,
+            pool,
+            knowledge=knowledge,
+            serving=serving,
+            recorder=recorder,
+            keeper=keeper,
+            telemetry=telemetry,
         )
+        known_keys = Keys(store)
+        auth = Auth(known_keys, operator_tenant=config.operator_tenant)
+        keep, hold = timedelta(hours=config.idempotency_hours), timedelta(seconds=HOLD_SECONDS)
+        idempotency = Idempotency(
+            Replies(store, keep=keep, hold=hold), max_bytes=config.idempotency_max_bytes
+        )
+        base_policy = config.base_policy(config.base_model)
+        passthrough = Passthrough(
+            session,
+            pool,
+            recorder if config.capture else None,
+            auth=auth,
+            idempotency=idempotency,
+            limits=limits,
+            telemetry=telemetry,
+            policies={config.base_model: base_policy, base_policy: base_policy},
+            config=config,
+        )
+        others = External(config.external)
+        await others.open()
+        stack.push_async_callback(others.close)
+        external_chat = ExternalChat(others, recorder, limits, telemetry)
         stack.push_async_callback(_empty, relay)
         stack.push_async_callback(_stop, _start(relay.run(), "relay"))
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
+        stack.push_async_callback(_stop, _start(pool.run(), "pool"))
+        stack.push_async_callback(_stop, _start(passthrough.run(), "hot path"))
         stack.push_async_callback(invoker.drain, config.drain_seconds)
+        stack.push_async_callback(external_chat.drain, config.drain_seconds)
+        stack.push_async_callback(passthrough.drain, config.drain_seconds)
         yield Gateway(
             config=config,
             agents=agents,
             outbox=outbox,
+            relay=relay,
             store=store,
-            auth=Auth(Keys(store)),
+            keys=known_keys,
+            auth=auth,
+            limits=limits,
+            idempotency=idempotency,
             registry=registry,
             serving=serving,
-            replica=replica,
+            pool=pool,
             hot_swap=hot_swap,
             keeper=keeper,
             recorder=recorder,
             invoker=invoker,
+            telemetry=telemetry,
+            responses=StoredResponses(store, outbox),
+            external_chat=external_chat,
+            passthrough=passthrough,
             created=int(time.time()),
         )
 

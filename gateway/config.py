@@ -2,12 +2,123 @@
 
 import json
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gateway.limits.config import LimitsConfig
 
 
 class ConfigError(Exception):
     """A configuration that cannot be used. The message names the file, the field and the fault."""
+
+
+class Bounds(BaseModel):
+    """The largest request that is taken. Each field says what a client hears beyond it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_header_bytes: int = Field(
+        32_768, ge=1_024, description="Request line and headers together, in bytes; beyond: 431."
+    )
+    max_depth: int = Field(32, ge=8, le=200, description="Nesting of lists and objects; beyond: 400.")
+    max_messages: int = Field(1_000, ge=1, description="Messages, or items of an input; beyond: 400.")
+    max_text_characters: int = Field(
+        1_000_000, ge=1, description="Characters of all text in a body together; beyond: 413."
+    )
+    max_generation_tokens: int = Field(
+        131_072, ge=1, description="Tokens that may be asked for, over all choices of an answer; beyond: 400."
+    )
+
+
+class TelemetryOptions(BaseModel):
+    """What is told about requests, and to whom. Traces go out only where an endpoint is named, metrics are asked for.
+
+    The standard variables hold as well: OTEL_EXPORTER_OTLP_* (endpoint, headers, certificate, time-out, compression),
+    OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_SCHEDULE_DELAY, OTEL_SDK_DISABLED.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Base URL of an OTLP/HTTP receiver; None: OTEL_EXPORTER_OTLP_ENDPOINT, and without it no traces.",
+    )
+    content: bool = Field(
+        default=False,
+        description="Put what people, agents and tools wrote into spans: messages, arguments, results, comments.",
+    )
+    sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces beginning here that is exported; a caller decides about its own.",
+    )
+    queue: int = Field(
+        4_096,
+        ge=512,
+        description="Spans that wait for export at most; beyond, the oldest are dropped, with a warning.",
+    )
+    metrics: Literal["local", "open", "off"] = Field(
+        "local",
+        description="/metrics answers on loopback, else by a key with the scope operate; open: anybody; off: nobody.",
+    )
+
+
+class ExternalModel(BaseModel):
+    """A model of another provider. Whatever is asked of it leaves this network; without an entry nothing does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$", description="What clients send as their model."
+    )
+    model: str = Field(
+        min_length=1, max_length=200, description="LiteLLM's name of it: `openai/gpt-5`, `anthropic/…`."
+    )
+    api_base: str | None = Field(
+        None, pattern=r"^https?://", description="Base URL; None: the provider's own, which LiteLLM knows."
+    )
+    key_variable: str | None = Field(
+        None, description="Environment variable that holds the provider's key; None: it needs none."
+    )
+    input_price: float | None = Field(
+        None, ge=0, description="US dollars per million tokens read; None: by LiteLLM's list."
+    )
+    output_price: float | None = Field(
+        None, ge=0, description="US dollars per million tokens written; None: by LiteLLM's list."
+    )
+    timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for a byte of one attempt's answer.")
+    retries: int = Field(2, ge=0, le=10, description="Further attempts after a failure that may pass.")
+    fallbacks: tuple[str, ...] = Field(
+        (), description="Names of other external models to ask, in this order, when all attempts have failed."
+    )
+    cooldown_after: int = Field(
+        3,
+        ge=0,
+        description="Failures in a minute that are borne; one more, and only its fallbacks are asked.",
+    )
+    cooldown_seconds: float = Field(30.0, gt=0, description="For how long it is then left alone.")
+
+    @model_validator(mode="after")
+    def _both_prices_or_none(self) -> "ExternalModel":
+        if (self.input_price is None) != (self.output_price is None):
+            raise ValueError("give input_price and output_price, or neither")
+        return self
+
+
+def _fit_together(models: tuple[ExternalModel, ...]) -> tuple[ExternalModel, ...]:
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise ValueError("two external models have the same name")
+    for model in models:
+        if unknown := set(model.fallbacks) - (set(names) - {model.name}):
+            raise ValueError(f"fallbacks of {model.name}: no other one is called {min(unknown)}")
+    return models
+
+
+ExternalModels = Annotated[tuple[ExternalModel, ...], AfterValidator(_fit_together)]
 
 
 class GatewayConfig(BaseModel):
@@ -21,6 +132,12 @@ class GatewayConfig(BaseModel):
         "http://127.0.0.1:8081",
         pattern=r"^https?://",
         description="Base URL of vLLM, without /v1. Its control endpoints have no authentication: keep it private.",
+    )
+    more_vllm_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+        (), description="Further vLLM servers with the same model: requests are spread over all of them."
+    )
+    replica_limit: int = Field(
+        512, ge=1, description="Requests that one vLLM server is given at once; beyond, on all of them: 429."
     )
     base_model: str = Field(
         min_length=1, description="What vLLM calls the base model (`--served-model-name`)."
@@ -37,14 +154,43 @@ class GatewayConfig(BaseModel):
     store_url: str = Field(
         description="Database of requests, ratings, policies and keys: sqlite:///path/to/file."
     )
+    operator_tenant: str = Field(
+        "default",
+        min_length=1,
+        max_length=200,
+        description="Whose keys may operate policies and the gateway, which all tenants share.",
+    )
     outbox_path: Path = Field(description="File of the durable queue in front of the store.")
     outbox_max_bytes: int | None = Field(
         None, ge=16_384, description="Size limit of the outbox in bytes; None: as large as the disk."
     )
+    collector_process: bool = Field(
+        default=False, description="Write the store in a process of its own: answers do not share its core."
+    )
     max_body_bytes: int = Field(
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."
     )
-    max_concurrent: int = Field(256, ge=1, description="Agent requests in progress at once; beyond: 429.")
+    bounds: Bounds = Field(Bounds(), description="Everything else that bounds a request.")
+    max_concurrent: int = Field(
+        256, ge=1, description="Requests to agents and models in progress at once; beyond: 429."
+    )
+    idempotency_hours: float = Field(
+        24.0, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key, in hours."
+    )
+    idempotency_max_bytes: int = Field(
+        1_048_576,
+        ge=1,
+        description="Largest answer that is kept so, in bytes; a larger one cannot be replayed.",
+    )
+    limits: LimitsConfig = Field(LimitsConfig(), description="Rates and budgets of keys and tenants.")
+    capture: bool = Field(
+        default=True, description="Record requests to plain models; agents are always recorded."
+    )
+    plain_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="Longest time for an answer of a plain model, in seconds; a header may say less.",
+    )
     probe_tolerance: float = Field(
         0.15,
         gt=0,
@@ -52,6 +198,10 @@ class GatewayConfig(BaseModel):
     )
     drain_seconds: float = Field(
         30.0, ge=0, description="How long a shutdown waits for requests in progress, in seconds."
+    )
+    telemetry: TelemetryOptions = TelemetryOptions()
+    external: ExternalModels = Field(
+        (), description="Models of other providers that may be asked by name; none unless named here."
     )
 
     @classmethod
@@ -65,6 +215,11 @@ class GatewayConfig(BaseModel):
                 first = error.errors(include_url=False)[0]
                 detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise ConfigError(f"{path}: {detail}") from error
+
+    @property
+    def vllm_urls(self) -> tuple[str, ...]:
+        """Every vLLM server, once."""
+        return tuple(dict.fromkeys(url.rstrip("/") for url in (self.vllm_url, *self.more_vllm_urls)))
 
     def base_policy(self, agent: str) -> str:
         """The policy of an agent that has learned nothing yet."""

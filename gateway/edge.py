@@ -2,24 +2,40 @@
 
 import logging
 import re
+import time
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback.events import new_id
-from gateway.errors import ApiError, internal_error
+from gateway.errors import ApiError, head_too_large, internal_error
+from gateway.telemetry import Telemetry
 
 AGENT_PATH = "/v1/chat/completions"
+RESPONSES_PATH = "/v1/responses"
+_ID_PREFIXES = {  # of what agents and models answer
+    AGENT_PATH: "chatcmpl-",
+    RESPONSES_PATH: "resp_",
+    "/v1/completions": "cmpl-",
+    "/v1/embeddings": "embd-",
+}
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _log = logging.getLogger(__name__)
 
 
 class Edge:
-    """Wraps the application. Handlers find `request_id`, and for agents `episode_id`, in `request.state`."""
+    """Wraps the application. Handlers find `request_id`, `trace` and, where models answer, `episode_id` in the state.
 
-    def __init__(self, app: ASGIApp, *, max_concurrent: int) -> None:
+    Before they answer, they leave there `waited`: the seconds that went to model servers and tools. The client is told
+    of the rest, which is what the gateway itself took until the answer began.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, max_concurrent: int, max_header_bytes: int, telemetry: Telemetry
+    ) -> None:
         self._app = app
+        self._max_header_bytes = max_header_bytes
+        self._telemetry = telemetry
         self._max_concurrent = max_concurrent
         self._running = 0
 
@@ -28,40 +44,56 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_agent = scope["path"] == AGENT_PATH
-        ids = {"x-request-id": new_id("chatcmpl-" if is_agent else "req-")}
+        arrived = time.perf_counter()
+        prefix = _ID_PREFIXES.get(scope["path"])
+        is_model = prefix is not None
+        request_id = new_id(prefix or "req-")
         state = scope.setdefault("state", {})
-        state["request_id"] = ids["x-request-id"]
-        given = Headers(scope=scope).get("x-episode-id") if is_agent else None
-        if is_agent:
+        state["request_id"] = request_id
+        state["trace"] = trace = self._telemetry.begin(request_id, scope["headers"])
+        ids = [(b"x-request-id", request_id.encode()), (b"traceparent", trace.traceparent.encode())]
+        given = _given_episode(scope) if is_model else None
+        if is_model:
             usable = given is not None and _EPISODE_ID.fullmatch(given)
-            state["episode_id"] = ids["x-episode-id"] = given if given and usable else new_id("ep-")
-        started = False
+            state["episode_given"] = given is not None
+            state["episode_id"] = given if given and usable else new_id("ep-")
+        status = 0
 
         async def send_with_ids(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message).update(ids)
+                status = message["status"]
+                if is_model:  # read now: a response that continues another joins its episode
+                    ids.append((b"x-episode-id", state["episode_id"].encode()))
+                    overhead = time.perf_counter() - arrived - state.get("waited", 0.0)
+                    ids.append((b"x-flywheel-overhead-ms", b"%.3f" % max(0.0, 1_000 * overhead)))
+                told = {name for name, _ in message["headers"]}  # an answer that is replayed has its own ids
+                message["headers"] = [*message["headers"], *(pair for pair in ids if pair[0] not in told)]
             await send(message)
 
-        refusal = self._refusal(given) if is_agent else None
-        if refusal is not None:
-            await refusal.response()(scope, receive, send_with_ids)
-            return
-        self._running += is_agent
+        refusal = self._head_refusal(scope) or (self._refusal(given) if is_model else None)
+        admitted = is_model and refusal is None
+        self._running += admitted
         try:
+            if refusal is not None:
+                await refusal.response()(scope, receive, send_with_ids)
+                return
             await self._app(scope, receive, send_with_ids)
         except Exception:  # noqa: BLE001  # the edge: a defect must be logged with its id and answered without its traceback
-            _log.exception(
-                "defect while answering %s %s (%s)", scope["method"], scope["path"], ids["x-request-id"]
-            )
+            _log.exception("defect while answering %s %s (%s)", scope["method"], scope["path"], request_id)
             if (
-                not started
+                not status
             ):  # else the server closes the connection, and the client sees that the answer is cut short
-                await internal_error(ids["x-request-id"]).response()(scope, receive, send_with_ids)
+                await internal_error(request_id).response()(scope, receive, send_with_ids)
         finally:
-            self._running -= is_agent
+            self._running -= admitted
+            route = scope["path"] if is_model else getattr(scope.get("route"), "path", "other")
+            self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
+
+    def _head_refusal(self, scope: Scope) -> ApiError | None:
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        return head_too_large(self._max_header_bytes) if size > self._max_header_bytes else None
 
     def _refusal(self, episode_id: str | None) -> ApiError | None:
         if episode_id is not None and not _EPISODE_ID.fullmatch(episode_id):
@@ -73,3 +105,8 @@ class Edge:
             )
             return ApiError(429, message, code="too_many_requests", retry_after=1)
         return None
+
+
+def _given_episode(scope: Scope) -> str | None:
+    values = [value for name, value in scope["headers"] if name == b"x-episode-id"]
+    return values[0].decode("latin-1") if values else None

@@ -4,15 +4,18 @@ Business code raises its own exceptions, or `ApiError` where the client is at fa
 Only a defect reaches the edge (`gateway/edge.py`), which answers 500 with the request id and logs the traceback.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
+from starlette.routing import Match, Route
 
 from agents.loop import EpisodeError
+from agents.model import ModelError
 from feedback.outbox import OutboxError
 from feedback.policies import PolicyTransitionError
 from feedback.store import StoreError
@@ -24,7 +27,10 @@ _RELAYED = {400, 429, 502, 503, 504}  # what the model server says to us is not 
 
 
 class ApiError(Exception):
-    """An answer that is an error. `message` says what to do about it; `param` names the field at fault."""
+    """An answer that is an error. `message` says what to do about it; `param` names the field at fault.
+
+    `kind` is OpenAI's `type`, by default that of the status; `headers` go out with it.
+    """
 
     def __init__(
         self,
@@ -34,6 +40,8 @@ class ApiError(Exception):
         code: str,
         param: str | None = None,
         retry_after: int | None = None,
+        kind: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -41,15 +49,19 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self.kind = kind or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        self.headers = headers or {}
 
     def body(self) -> dict[str, Any]:
         """The error as OpenAI's clients expect it."""
-        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": error}
 
     def response(self) -> JSONResponse:
         """The whole HTTP answer."""
-        headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        headers = dict(self.headers)
+        if self.retry_after is not None:
+            headers["retry-after"] = str(self.retry_after)
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)
@@ -60,7 +72,13 @@ def internal_error(request_id: str) -> ApiError:
     return ApiError(500, f"The gateway failed. Report this request id: {request_id}", code="internal_error")
 
 
-def _episode(error: EpisodeError) -> ApiError:
+def head_too_large(limit: int) -> ApiError:
+    """What is said to request line and headers beyond the limit, in bytes (RFC 6585, section 5)."""
+    message = f"The request's headers are larger than {limit} bytes. Send less."
+    return ApiError(431, message, code="request_headers_too_large")
+
+
+def _episode(error: EpisodeError | ModelError) -> ApiError:
     status = error.status if error.status in _RELAYED else 502
     retry_after = 2 if status in (429, 503) else None
     return ApiError(status, str(error), code=error.code, retry_after=retry_after)
@@ -84,6 +102,15 @@ def _replica(error: ReplicaError) -> ApiError:
     return ApiError(error.status, str(error), code="upstream_unavailable", retry_after=retry_after)
 
 
+def _parameter(error: RequestValidationError) -> ApiError:
+    """A parameter of the path or the query; bodies are read and refused by `gateway.wire`."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    if first["type"] == "missing":
+        return ApiError(400, f"Missing parameter: {name}.", code="missing_required_parameter", param=name)
+    return ApiError(400, f"{name}: {first['msg']}.", code="invalid_value", param=name)
+
+
 def _http(error: HTTPException) -> ApiError:
     codes = {404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "http_error")
@@ -93,12 +120,14 @@ def _http(error: HTTPException) -> ApiError:
 _TABLE: dict[type[Exception], Callable[[Any], ApiError]] = {
     ApiError: lambda error: error,
     EpisodeError: _episode,
+    ModelError: _episode,
     OutboxError: _outbox,
     StoreError: _store,
     ReplicaError: _replica,
     CheckpointError: lambda error: ApiError(400, str(error), code="invalid_checkpoint", param="path"),
     PolicyTransitionError: lambda error: ApiError(409, str(error), code="policy_state"),
     ClientDisconnect: lambda _: ApiError(499, "The client has gone.", code="client_closed_request"),
+    RequestValidationError: _parameter,
     HTTPException: _http,
 }
 EXPECTED = tuple(_TABLE)
@@ -109,11 +138,25 @@ def to_api_error(error: Exception) -> ApiError:
     return next(translate for kind, translate in _TABLE.items() if isinstance(error, kind))(error)
 
 
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """What may be done with the path of a request: each of its methods may be a route of its own."""
+    routes = (route for route in app.routes if isinstance(route, Route))
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+
+
 def install(app: FastAPI) -> None:
     """Make `app` answer every expected exception by the table."""
 
-    def respond(_: Request, error: Exception) -> JSONResponse:
-        return to_api_error(error).response()
+    def respond(request: Request, error: Exception) -> JSONResponse:
+        response = to_api_error(error).response()
+        if response.status_code == 405:
+            response.headers["allow"] = ", ".join(sorted(_methods(app, request)))
+        return response
 
     for kind in EXPECTED:
         app.add_exception_handler(kind, respond)

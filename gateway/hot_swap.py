@@ -1,13 +1,14 @@
 """Put another policy behind an agent's name, and take it back, without a request noticing.
 
-Load under a new name → re-score the probes (a served model that is not the evaluated one is refused) → record → flip.
-The one before stays loaded, so that a roll-back is only a flip; anything older is unloaded when its requests are over.
+Load under a new name on every server → re-score the probes on each (a served model that is not the evaluated one is
+refused) → record → flip. The one before stays loaded, so that a roll-back is only a flip; anything older is unloaded
+when its requests are over. A server that was out of rotation gets no request for a policy before it is verified there.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from feedback.outbox import OutboxError
 from gateway.checkpoint import Checkpoint, CheckpointError
 from gateway.errors import ApiError
+from gateway.pool import Pool
 from gateway.registry import Registry
 from gateway.replica import Replica, ReplicaError
 from gateway.serving import Serving
@@ -25,7 +27,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Loaded:
-    """How an adapter came to be ready. Times in seconds; |Δ| in nats per token, between probes and replica."""
+    """How an adapter came to be ready: the slowest and the least exact of the servers.
+
+    Times in seconds; |Δ| in nats per token, between probes and server.
+    """
 
     load_seconds: float = 0.0
     probe_seconds: float = 0.0
@@ -58,12 +63,12 @@ class ProbeMismatchError(Exception):
 
 
 class HotSwap:
-    """Moves policies. One move at a time per agent; one loading at a time, since all share the replica."""
+    """Moves policies. One move at a time per agent; one loading at a time, since all share the servers."""
 
-    def __init__(self, registry: Registry, serving: Serving, replica: Replica, *, tolerance: float) -> None:
+    def __init__(self, registry: Registry, serving: Serving, pool: Pool, *, tolerance: float) -> None:
         self._registry = registry
         self._serving = serving
-        self._replica = replica
+        self._pool = pool
         self._tolerance = tolerance
         self._moving: set[str] = set()
         self._control = asyncio.Lock()
@@ -128,36 +133,53 @@ class HotSwap:
         return Swap(target.policy, before, flip_seconds=flip_seconds, **vars(loaded))
 
     async def restore(self) -> list[str]:
-        """Make active and previous policies ready that vLLM has lost, or never had. Returns what stays wrong, in words.
+        """Make active and previous policies ready wherever vLLM has lost, or never had, them.
 
-        Raises `ReplicaError` when vLLM does not answer at all.
+        Returns what stays wrong, in words.
         """
-        problems = []
+        problems: list[str] = []
         async with self._control:
-            present = await self._replica.loaded()
-            for agent in self._registry.agents:
-                alias = self._serving.alias(agent)
-                for policy in filter(None, (alias.active, alias.previous)):
-                    if self._serving.is_base(policy):
-                        continue
-                    if policy not in present:
-                        self._serving.mark_gone(policy)
-                    if not self._serving.is_ready(policy):
-                        try:
-                            await self._ensure_ready(policy)
-                        except (CheckpointError, ProbeMismatchError) as error:
-                            problems.append(str(error))
-            await self._clear_away(present)
+            for replica in self._pool.replicas:
+                try:
+                    problems += await self._restore_on(replica)
+                except ReplicaError as error:
+                    problems.append(str(error))
         return problems
 
-    async def _clear_away(self, present: Iterable[str]) -> None:
+    async def _restore_on(self, replica: Replica) -> list[str]:
+        problems = []
+        present = await replica.loaded()
+        for agent in self._registry.agents:
+            alias = self._serving.alias(agent)
+            for policy in filter(None, (alias.active, alias.previous)):
+                if self._serving.is_base(policy):
+                    continue
+                if policy not in present:
+                    self._lost(replica, policy)
+                if policy in replica.verified:
+                    continue
+                try:
+                    await self._load_on((replica,), policy)
+                except (CheckpointError, ProbeMismatchError) as error:
+                    problems.append(str(error))
+                else:
+                    self._serving.mark_ready(agent, policy)
+        await self._clear_away(replica, present)
+        return problems
+
+    def _lost(self, replica: Replica, policy: str) -> None:
+        replica.verified.discard(policy)
+        if not any(policy in other.verified for other in self._pool.replicas):
+            self._serving.mark_gone(policy)
+
+    async def _clear_away(self, replica: Replica, present: Iterable[str]) -> None:
         """Unload what an earlier gateway process left. A candidate is not ours: the evaluation may be using it."""
         for policy in set(present) - self._draining:
             status = self._registry.find(policy)
             if status is None or status.state not in ("retired", "rolled_back", "rejected"):
                 continue
             if policy != self._serving.alias(status.agent).previous:
-                await self._replica.unload(policy)
+                await replica.unload(policy)
 
     async def close(self) -> None:
         """Give up unloading what is still draining: a gateway that starts again clears it away."""
@@ -192,39 +214,65 @@ class HotSwap:
             ) from error
 
     async def _ensure_ready(self, policy: str) -> Loaded:
-        """Load and verify. Raises `CheckpointError`, `ProbeMismatchError`, `ReplicaError`."""
+        """Load and verify on all servers in rotation.
+
+        Raises `CheckpointError`, `ProbeMismatchError`, `ReplicaError`.
+        """
         if self._serving.is_base(policy):
             return Loaded()
+        rotating = tuple(filter(self._pool.in_rotation, self._pool.replicas)) or self._pool.replicas
+        try:
+            loaded = await self._load_on(rotating, policy)
+        except (CheckpointError, ProbeMismatchError, ReplicaError):
+            if not self._serving.is_ready(policy):  # where it did load, it must not stay as if it were wanted
+                await self._unload_everywhere(policy)
+            raise
+        self._serving.mark_ready(self._registry.status(policy).agent, policy)
+        return loaded
+
+    async def _load_on(self, replicas: Sequence[Replica], policy: str) -> Loaded:
+        """Load and verify on these servers at once. Raises as `_ensure_ready` does, when all have been tried."""
         status = self._registry.status(policy)
         if status.path is None:
             raise CheckpointError(
                 f"{policy} has no checkpoint: it is the base of another model than is served now"
             )
         checkpoint = await asyncio.to_thread(Checkpoint.read, Path(status.path), policy)
+        results = await asyncio.gather(
+            *(self._load(replica, checkpoint, status.path) for replica in replicas), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        done = [result for result in results if isinstance(result, Loaded)]
+        return Loaded(*(max(values) for values in zip(*(vars(one).values() for one in done), strict=True)))
+
+    async def _load(self, replica: Replica, checkpoint: Checkpoint, path: str) -> Loaded:
+        policy = checkpoint.policy
         started = time.perf_counter()
-        present = (await self._replica.loaded()).get(policy)
-        if present not in (None, status.path):
-            raise CheckpointError(f"vLLM has loaded {policy} from {present}, not from {status.path}")
+        present = (await replica.loaded()).get(policy)
+        if present not in (None, path):
+            raise CheckpointError(f"vLLM has loaded {policy} from {present}, not from {path}")
         if present is None:
-            await self._replica.load(policy, status.path)
+            await replica.load(policy, path)
         load_seconds = time.perf_counter() - started
         try:
-            loaded = await self._score(checkpoint, load_seconds)
+            loaded = await self._score(replica, checkpoint, load_seconds)
         except ReplicaError:
             with suppress(ReplicaError):  # the first error is the one to tell
-                await self._replica.unload(policy)
+                await replica.unload(policy)
             raise
         if not loaded.probe_mean_delta <= self._tolerance:  # also refuses NaN
-            await self._replica.unload(policy)
+            await replica.unload(policy)
             raise ProbeMismatchError(policy, self._tolerance, loaded)
-        self._serving.mark_ready(status.agent, policy)
+        replica.verified.add(policy)
         return loaded
 
-    async def _score(self, checkpoint: Checkpoint, load_seconds: float) -> Loaded:
+    async def _score(self, replica: Replica, checkpoint: Checkpoint, load_seconds: float) -> Loaded:
         started = time.perf_counter()
         scores = await asyncio.gather(
             *(
-                self._replica.score(checkpoint.policy, probe.prompt_token_ids, probe.completion_token_ids)
+                replica.score(checkpoint.policy, probe.prompt_token_ids, probe.completion_token_ids)
                 for probe in checkpoint.probes
             )
         )
@@ -252,7 +300,14 @@ class HotSwap:
             self._draining.discard(policy)
             if self._serving.is_ready(policy):  # promoted again meanwhile
                 return
+            await self._unload_everywhere(policy)
+
+    async def _unload_everywhere(self, policy: str) -> None:
+        for replica in self._pool.replicas:
+            if policy not in replica.verified:
+                continue
+            replica.verified.discard(policy)
             try:
-                await self._replica.unload(policy)
+                await replica.unload(policy)
             except ReplicaError as error:
                 _log.warning("%s stays loaded in vLLM until the next check: %s", policy, error)

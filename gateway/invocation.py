@@ -6,39 +6,52 @@ agent's time limit. The order that everything rests on: the answer is recorded, 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import aiohttp
 
-from agents.loop import Delta, EpisodeError, Finished, run
+from agents.loop import EpisodeError, Finished, run
 from agents.manifest import Agent
-from agents.vllm import VllmModel
-from feedback.events import Call, Message, RequestFinished, Sampling, Status
+from agents.model import Delta
+from feedback.events import Call, Message, RequestFinished, Sampling, Status, ToolCall, Turn
+from feedback.outbox import OutboxError
 from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.keeper import Keeper
+from gateway.pool import Pool, PooledModel
 from gateway.recorder import Recorder
 from gateway.serving import Serving, Target
+from gateway.telemetry import AgentOutcome, Telemetry, call_trace
+from gateway.trace import Trace
 from tools.knowledge import Knowledge
 
 _COMPLETE = {"stop", "length"}
+_Parts = asyncio.Queue[Delta | ToolCall | None]
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """Everything that is known before the agent starts. `target` was resolved from the alias, once."""
+    """Everything that is known before the agent starts. `target` was resolved from `model`, the name asked for, once.
+
+    `calls_ns` grows with each model call: the Unix time, in nanoseconds, at which it went out.
+    """
 
     request_id: str
     episode_id: str
-    trace_id: str
+    trace: Trace
     agent: Agent
+    model: str
     target: Target
     caller: Key
     messages: tuple[Message, ...]
     sampling: Sampling
     metadata: dict[str, str]
+    turn: Turn | None = None
+    seconds: float | None = None  # what the client is ready to wait; the agent's own limit holds as well
     started: float = field(default_factory=time.perf_counter)
+    started_ns: int = field(default_factory=time.time_ns)
+    calls_ns: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -47,20 +60,45 @@ class _Outcome:
     output: str | None = None
     error: str | None = None
     calls: tuple[Call, ...] = ()
+    code: str | None = None
 
 
 class Answer:
-    """An answer that is being made. Read `deltas` to the end, then `finished`; or `cancel`."""
+    """An answer that is being made. Read `parts` to the end, then `finished`; or `cancel`."""
 
-    def __init__(self, task: asyncio.Task[Finished], queue: asyncio.Queue[str | None]) -> None:
+    def __init__(
+        self,
+        invocation: Invocation,
+        task: asyncio.Task[Finished],
+        queue: _Parts,
+        event: asyncio.Future[RequestFinished],
+    ) -> None:
+        self._invocation = invocation
         self._task = task
         self._queue = queue
+        self._event = event
+        self._tools = 0.0
         task.add_done_callback(lambda _: queue.put_nowait(None))
 
-    async def deltas(self) -> AsyncIterator[str]:
-        """The text, in pieces, as it is generated; ends when nothing more will come, for whatever reason."""
-        while (text := await self._queue.get()) is not None:
-            yield text
+    @property
+    def event(self) -> RequestFinished | None:
+        """What was recorded, however the request ended; None until then, and for ever where the record failed."""
+        return self._event.result() if self._event.done() else None
+
+    async def parts(self) -> AsyncIterator[Delta | ToolCall]:
+        """What is done, as it is done; ends when nothing more will come, for whatever reason."""
+        while (part := await self._queue.get()) is not None:
+            if isinstance(part, ToolCall):
+                self._tools += part.latency
+            yield part
+
+    @property
+    def waited(self) -> float:
+        """Seconds that have gone to tools and the model server, as far as `parts` has been read or it is over."""
+        if self.event is not None:
+            return sum(call.latency for call in self.event.calls)
+        begun = self._invocation.calls_ns
+        return self._tools + ((time.time_ns() - begun[-1]) / 1e9 if begun else 0.0)
 
     async def finished(self) -> Finished:
         """The whole answer, recorded. Raises `EpisodeError`, `OutboxError`; `ApiError` when a shutdown cut it short.
@@ -76,6 +114,19 @@ class Answer:
             message = "The gateway is being shut down. Retry: another one takes over."
             raise ApiError(503, message, code="shutting_down", retry_after=5) from error
 
+    def when_over(self, tell: Callable[[tuple[Call, ...] | None], None]) -> None:
+        """Call `tell` once, with the calls that were made; None when it was cancelled and nobody knows."""
+
+        def over(task: asyncio.Task[Finished]) -> None:
+            if task.cancelled():
+                tell(None)
+            elif (error := task.exception()) is None:
+                tell(task.result().calls)
+            else:
+                tell(error.calls if isinstance(error, EpisodeError) else None)
+
+        self._task.add_done_callback(over)
+
     async def cancel(self) -> None:
         """Stop generating, unless that is over, and return when the request has been recorded."""
         self._task.cancel()
@@ -90,66 +141,82 @@ class Invoker:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        vllm_url: str,
+        pool: Pool,
         *,
         knowledge: Knowledge,
         serving: Serving,
         recorder: Recorder,
         keeper: Keeper,
+        telemetry: Telemetry,
     ) -> None:
         self._session = session
-        self._vllm_url = vllm_url
+        self._pool = pool
         self._knowledge = knowledge
         self._serving = serving
         self._recorder = recorder
         self._keeper = keeper
+        self._telemetry = telemetry
         self._running: set[asyncio.Task[Finished]] = set()
 
     def start(self, invocation: Invocation) -> Answer:
         """Begin at once; the policy counts as in use until the request has been recorded."""
         leave = self._serving.enter(invocation.target.policy)
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(self._answer(invocation, queue))
+        self._telemetry.enter(invocation.agent.name)
+        queue: _Parts = asyncio.Queue()
+        event: asyncio.Future[RequestFinished] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._answer(invocation, queue, event))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: leave())
-        return Answer(task, queue)
+        task.add_done_callback(lambda _: self._telemetry.leave(invocation.agent.name))
+        return Answer(invocation, task, queue, event)
 
     async def drain(self, seconds: float) -> None:
         """Let what is in progress finish; after `seconds`, cancel the rest and let it be recorded as such."""
-        if not self._running:
-            return
-        _, late = await asyncio.wait(set(self._running), timeout=seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._running:  # what was accepted last may begin while others end
+            left = deadline - asyncio.get_running_loop().time()
+            _, late = await asyncio.wait(set(self._running), timeout=max(0.0, left))
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
-    async def _answer(self, invocation: Invocation, queue: asyncio.Queue[str | None]) -> Finished:
+    async def _answer(
+        self, invocation: Invocation, queue: _Parts, recorded: asyncio.Future[RequestFinished]
+    ) -> Finished:
         text: list[str] = []
-        outcome = _Outcome("failed", error="a defect in the gateway: see its log")
+        outcome = _Outcome("failed", error="a defect in the gateway: see its log", code="internal_error")
         try:
             finished = await self._generate(invocation, queue, text)
             outcome = _Outcome("completed", finished.text, None, finished.calls)
         except EpisodeError as error:
             if error.code == "policy_not_loaded":
                 self._keeper.suspect()
-            outcome = _Outcome("failed", None, f"{error.code}: {error}", error.calls)
+            outcome = _Outcome("failed", None, f"{error.code}: {error}", error.calls, error.code)
             raise
         except asyncio.CancelledError:
             outcome = _Outcome(
-                "cancelled", "".join(text), "the client went away or the gateway was shut down"
+                "cancelled",
+                "".join(text),
+                "the client went away or the gateway was shut down",
+                code="cancelled",
             )
             raise
         finally:
-            await self._recorder.request(_event(invocation, outcome))
+            recorded.set_result(await self._record(invocation, outcome))
         return finished
 
-    async def _generate(
-        self, invocation: Invocation, queue: asyncio.Queue[str | None], text: list[str]
-    ) -> Finished:
+    async def _generate(self, invocation: Invocation, queue: _Parts, text: list[str]) -> Finished:
         target = invocation.target
-        model = VllmModel(self._session, self._vllm_url, name=target.served_name, policy=target.policy)
+        model = PooledModel(
+            self._pool,
+            self._session,
+            name=target.served_name,
+            policy=target.policy,
+            base=self._serving.is_base(target.policy),
+            headers=lambda: _model_call_headers(invocation),
+        )
         finished: Finished | None = None
         parts = run(
             invocation.agent,
@@ -157,27 +224,56 @@ class Invoker:
             model=model,
             knowledge=self._knowledge,
             sampling=invocation.sampling,
+            seconds=invocation.seconds,
         )
         # Nothing is awaited between two parts: the loop's time limit cancels this task, wherever it is then waiting.
         async for part in parts:
+            if isinstance(part, Finished):
+                finished = part
+                continue
+            queue.put_nowait(part)
             if isinstance(part, Delta):
                 text.append(part.text)
-                queue.put_nowait(part.text)
-            else:
-                finished = part
         assert finished is not None, "the loop ends with Finished or raises"
         if finished.finish_reason not in _COMPLETE:
             message = f"the model server stopped before the answer was complete ({finished.finish_reason})"
             raise EpisodeError(message, status=502, code="upstream_unavailable", calls=finished.calls)
         return finished
 
+    async def _record(self, invocation: Invocation, outcome: _Outcome) -> RequestFinished:
+        event, code = _event(invocation, outcome), outcome.code
+        try:
+            await self._recorder.request(event)
+        except OutboxError:
+            code = "storage_full"
+            raise
+        finally:
+            told = AgentOutcome(
+                event,
+                invocation.model,
+                invocation.target.served_name,
+                started_ns=invocation.started_ns,
+                seconds=time.perf_counter() - invocation.started,
+                error=code,
+                model_calls_ns=tuple(invocation.calls_ns),
+            )
+            self._telemetry.agent_finished(invocation.trace, invocation.agent, told)
+        return event
+
+
+def _model_call_headers(invocation: Invocation) -> dict[str, str]:
+    trace = call_trace(invocation.trace, len(invocation.calls_ns))
+    invocation.calls_ns.append(time.time_ns())
+    return trace.headers()
+
 
 def _event(invocation: Invocation, outcome: _Outcome) -> RequestFinished:
     return RequestFinished(
+        operation="chat" if invocation.turn is None else "responses",
         tenant=invocation.caller.tenant,
         request_id=invocation.request_id,
         episode_id=invocation.episode_id,
-        trace_id=invocation.trace_id,
+        trace_id=invocation.trace.trace_id,
         agent=invocation.agent.name,
         policy=invocation.target.policy,
         caller=invocation.caller.owner,
@@ -187,5 +283,6 @@ def _event(invocation: Invocation, outcome: _Outcome) -> RequestFinished:
         error=outcome.error,
         calls=outcome.calls,
         metadata=invocation.metadata,
+        turn=invocation.turn,
         latency=time.perf_counter() - invocation.started,
     )

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import suppress
 
 from gateway.hot_swap import HotSwap
-from gateway.replica import ReplicaError
 
 _CALM_SECONDS = 5.0
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.5, 10.0
@@ -28,10 +27,7 @@ class Keeper:
         delay = _FIRST_SECONDS
         while True:
             self._wake.clear()
-            try:
-                self.problems = await self._hot_swap.restore()
-            except ReplicaError as error:
-                self.problems = [str(error)]
+            self.problems = await self._hot_swap.restore()
             delay = min(2 * delay, _LONGEST_SECONDS) if self.problems else _FIRST_SECONDS
             await asyncio.sleep(_APART_SECONDS)
             with suppress(TimeoutError):

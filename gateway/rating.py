@@ -23,14 +23,14 @@ async def recorded_request(recorder: Recorder, store: Store, request_id: str, te
     if landed is None:
         message = f"There is no request {request_id!r}. Send the `id` of a completion that this gateway gave."
         raise ApiError(404, message, code="request_not_found", param="request_id")
-    return Recorded(landed.tenant, landed.agent, landed.episode_id)
+    return Recorded(landed.tenant, landed.agent, landed.episode_id, landed.trace_id)
 
 
 def checked_rating(rating: Rating, agent: Agent | None) -> Rating:
     """The rating itself, if the agent's manifest allows it. Raises `ApiError` (400), which says what is expected."""
     if agent is None:
         message = (
-            "The agent that answered this request is no longer served here, so its metrics are not known."
+            "No agent that is served here answered this request, and only agents declare what can be rated."
         )
         raise ApiError(400, message, code="agent_not_served", param="request_id")
     metric = agent.metrics.get(rating.name)

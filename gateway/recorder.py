@@ -2,7 +2,8 @@
 
 import logging
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
 
 from feedback.events import Rating, RequestFinished
 from feedback.outbox import Outbox, OutboxError
@@ -16,6 +17,7 @@ class Recorded(NamedTuple):
     tenant: str
     agent: str
     episode_id: str
+    trace_id: str | None
 
 
 class Recorder:
@@ -28,12 +30,20 @@ class Recorder:
 
     async def request(self, event: RequestFinished) -> None:
         """Return when the request is on the disk. Raises `OutboxError`: then the answer must not be given."""
+        about = Recorded(event.tenant, event.agent, event.episode_id, event.trace_id)
+        await self._append(self._outbox.append(event), event.request_id, about)
+
+    async def encoded(self, event: bytes, request_id: str, about: Recorded) -> None:
+        """As `request`, for a `RequestFinished` that is JSON already."""
+        await self._append(self._outbox.append_encoded(event), request_id, about)
+
+    async def _append(self, append: Coroutine[Any, Any, None], request_id: str, about: Recorded) -> None:
         try:
-            await self._outbox.append(event)
+            await append
         except OutboxError as error:
-            _log.error("request %s (%s) was not recorded: %s", event.request_id, event.status, error)
+            _log.error("request %s was not recorded: %s", request_id, error)
             raise
-        self._recent[event.request_id] = Recorded(event.tenant, event.agent, event.episode_id)
+        self._recent[request_id] = about
         if len(self._recent) > self._remember:
             self._recent.popitem(last=False)
 

@@ -24,11 +24,22 @@ class ReplicaError(Exception):
 
 
 class Replica:
-    """The control side of a vLLM server. The caller owns `session`."""
+    """A vLLM server. The caller owns `session`.
+
+    `verified` are the adapters that it has loaded and that score as they should; `outstanding` are the requests that it
+    is answering now. Both are kept by others: hot swap and the pool.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str) -> None:
+        self.verified: set[str] = set()
+        self.outstanding = 0
         self._session = session
         self._url = base_url.rstrip("/")
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, without a slash at the end."""
+        return self._url
 
     async def ready(self) -> bool:
         """Whether vLLM answers and its engine is alive. Never raises."""

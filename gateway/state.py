@@ -1,5 +1,6 @@
 """What the handlers work with: the resources of one gateway, made in the lifespan of the application."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,16 +8,23 @@ from starlette.requests import Request
 
 from agents.manifest import Agent
 from feedback.outbox import Outbox
-from feedback.store import Store
+from feedback.relay import Relay
+from feedback.store import Keys, Store
 from gateway.auth import Auth
 from gateway.config import GatewayConfig
+from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
+from gateway.idempotency import Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
+from gateway.limits.limits import Limits
+from gateway.passthrough.hot_path import Passthrough
+from gateway.pool import Pool
 from gateway.recorder import Recorder
 from gateway.registry import Registry
-from gateway.replica import Replica
 from gateway.serving import Serving
+from gateway.stored_responses import StoredResponses
+from gateway.telemetry import Telemetry
 
 
 @dataclass(frozen=True)
@@ -26,16 +34,30 @@ class Gateway:
     config: GatewayConfig
     agents: Mapping[str, Agent]
     outbox: Outbox
+    relay: Relay
     store: Store
+    keys: Keys
     auth: Auth
+    limits: Limits
+    idempotency: Idempotency
     registry: Registry
     serving: Serving
-    replica: Replica
+    pool: Pool
     hot_swap: HotSwap
     keeper: Keeper
     recorder: Recorder
     invoker: Invoker
+    telemetry: Telemetry
+    responses: StoredResponses
+    external_chat: ExternalChat
+    passthrough: Passthrough
     created: int
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is in progress finish; after `seconds`, end the rest with an error that says so."""
+        await asyncio.gather(
+            self.invoker.drain(seconds), self.external_chat.drain(seconds), self.passthrough.drain(seconds)
+        )
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -2,33 +2,54 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import orjson
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agents.loop import Finished
-from gateway.errors import EXPECTED, to_api_error
+from agents.model import Delta
+from feedback.events import RequestFinished, ToolCall
+from gateway.errors import EXPECTED, ApiError, to_api_error
 from gateway.invocation import Answer
-from gateway.openai_chat import ChatFormat
 
 T = TypeVar("T")
 
 
-async def collect(receive: Receive, answer: Answer) -> Finished:
+async def collect(request: Request, answer: Answer) -> Finished:
     """The whole answer. Raises what `Answer.finished` raises, and `ClientDisconnect`; then the answer is cancelled."""
     try:
-        return await _unless_disconnected(receive, answer.finished())
+        return await unless_disconnected(request.receive, answer.finished())
     finally:
         await answer.cancel()
+        request.state.waited = answer.waited
 
 
-class ChatStream(Response):
-    """Server-sent events as OpenAI frames them. An error before the first byte is an ordinary error response."""
+class Form(Protocol):
+    """How one API writes a streamed answer: each method gives the server-sent events for what has happened."""
 
-    def __init__(self, answer: Answer, form: ChatFormat, headers: dict[str, str]) -> None:
+    def start(self) -> bytes:
+        """Before anything else."""
+        ...
+
+    def piece(self, part: Delta | ToolCall) -> bytes:
+        """A part of the answer; nothing where this API has no place for it."""
+        ...
+
+    def finish(self, answer: Finished, event: RequestFinished) -> bytes:
+        """What says that the answer is complete; only asked for when it has been recorded."""
+        ...
+
+    def fail(self, problem: ApiError, event: RequestFinished | None) -> bytes:
+        """What says that there will be no answer; `event` is what was recorded of it, if anything."""
+        ...
+
+
+class AnswerStream(Response):
+    """Server-sent events. Until the model has begun to answer, an error is an ordinary error response."""
+
+    def __init__(self, answer: Answer, form: Form, headers: dict[str, str]) -> None:
         super().__init__(headers={**headers, "cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self.headers["content-type"] = "text/event-stream; charset=utf-8"
@@ -38,7 +59,7 @@ class ChatStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all. A client that leaves cancels the generation, which is recorded; nobody is there to be told."""
         try:
-            await _unless_disconnected(receive, self._send(scope, receive, send))
+            await unless_disconnected(receive, self._send(scope, receive, send))
         except ClientDisconnect:
             return
         finally:
@@ -46,34 +67,36 @@ class ChatStream(Response):
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
+        held = self._form.start()
 
-        async def put(*chunks: dict[str, Any], end: bytes = b"") -> None:
+        async def put(body: bytes, *, more: bool = True) -> None:
             nonlocal started
             if not started:
                 started = True
+                scope["state"]["waited"] = self._answer.waited
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                chunks = (self._form.first_chunk(), *chunks)
-            body = b"".join(b"data: %b\n\n" % orjson.dumps(chunk) for chunk in chunks) + end
-            await send({"type": "http.response.body", "body": body, "more_body": not end})
+            await send({"type": "http.response.body", "body": body, "more_body": more})
 
         try:
-            async for text in self._answer.deltas():
-                await put(self._form.delta_chunk(text))
-            finished = (
-                await self._answer.finished()
-            )  # recorded: only now may the client hear that it is complete
+            async for part in self._answer.parts():
+                held += self._form.piece(part)
+                if held and (started or isinstance(part, Delta)):
+                    await put(held)
+                    held = b""
+            finished = await self._answer.finished()
         except EXPECTED as error:
             problem = to_api_error(error)
-            if not started:
+            if started:
+                await put(self._form.fail(problem, self._answer.event), more=False)
+            else:
                 await problem.response()(scope, receive, send)
-                return
-            body = b"data: %b\n\n" % orjson.dumps(problem.body())
-            await send({"type": "http.response.body", "body": body, "more_body": False})
             return
-        await put(*self._form.last_chunks(finished), end=b"data: [DONE]\n\n")
+        event = self._answer.event
+        assert event is not None, "an answer is finished when it has been recorded, not before"
+        await put(held + self._form.finish(finished, event), more=False)
 
 
-async def _unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client leaves. Raises `ClientDisconnect` then."""
     working = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnect(receive))

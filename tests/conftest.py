@@ -28,9 +28,9 @@ def insurance(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own FLYWHEEL_… variables must not decide a test."""
+    """A developer's own FLYWHEEL_… and OTEL_… variables must not decide a test."""
     for name in os.environ:
-        if name.startswith("FLYWHEEL_"):
+        if name.startswith(("FLYWHEEL_", "OTEL_")):
             monkeypatch.delenv(name)
 
 

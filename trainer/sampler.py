@@ -17,7 +17,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from agents.model import ModelRequest
+from agents.model import Delta, ModelRequest
 from feedback.events import ModelCall
 from trainer.grammar import Grammars
 from trainer.shared_prefix import ATTENTION, SharedPrefix
@@ -76,10 +76,10 @@ class Sampler:
             merged = torch.addmm(layer.base_layer.weight.float(), b.float(), a.float(), alpha=scale)
             target.weight.copy_(merged)
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         """See `agents.model.Model.stream`; the text comes in one piece."""
         sampling = request.sampling
-        if sampling.seed is not None or sampling.top_p != 1 or sampling.stop:
+        if (sampling.seed, sampling.top_p, sampling.stop) != (None, 1, ()) or sampling.max_tokens is None:
             raise ValueError("the in-process sampler honours temperature and max_tokens only")
         waiting = _Waiting(request)
         self._waiting.append(waiting)
@@ -87,7 +87,7 @@ class Sampler:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._answer)
         call = await waiting.answer
-        yield call.text
+        yield Delta(call.text)
         yield call
 
     def _answer(self) -> None:
@@ -218,7 +218,7 @@ class _Rows:
             position
             for position, row in enumerate(active)
             if self._tokens[row][-1] != self._eos
-            and len(self._tokens[row]) < self._requests[row].sampling.max_tokens
+            and len(self._tokens[row]) < (self._requests[row].sampling.max_tokens or 0)  # checked by `stream`
         ]
 
     def call(self, row: int, prompt: list[int], policy: str, latency: float) -> ModelCall:

@@ -82,4 +82,6 @@ def status(context: typer.Context) -> None:
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
         return [row for key, item in value.items() for row in _flat(item, f"{name}.{key}" if name else key)]
+    if value in ({}, []):
+        return [(name, "none")]
     return [(name, "" if value is None else str(value))]

@@ -1,6 +1,23 @@
 """Where events are kept and asked for: SQLAlchemy Core, on SQLite."""
 
+from feedback.store.deletions import Deletions
 from feedback.store.keys import Key, Keys
+from feedback.store.replies import Claim, Replies, Reply, Slip
 from feedback.store.store import DeadLetter, Store, StoreError
+from feedback.store.usage import Slot, Spent, Usage
 
-__all__ = ["DeadLetter", "Key", "Keys", "Store", "StoreError"]
+__all__ = [
+    "Claim",
+    "DeadLetter",
+    "Deletions",
+    "Key",
+    "Keys",
+    "Replies",
+    "Reply",
+    "Slip",
+    "Slot",
+    "Spent",
+    "Store",
+    "StoreError",
+    "Usage",
+]

@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,20 +10,14 @@ from typing import Any
 
 from alembic.util import CommandError
 from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, exists, func, or_, select
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedback.events import AnyEvent, PolicyChanged, Rating, RequestFinished, Status
 from feedback.policies import PolicyStatus, project
 from feedback.store import tables
-from feedback.store.engine import connect, migrate
+from feedback.store.engine import connect, migrate, upsert
 
 _PAGE = 200  # requests read at a time: each may hold some thousand token ids
-_INSERT: dict[str, Callable[[Table], sqlite_dialect.Insert | postgresql.Insert]] = {
-    "sqlite": sqlite_dialect.insert,
-    "postgresql": postgresql.insert,
-}
 _TABLES: dict[type[AnyEvent], Table] = {
     RequestFinished: tables.requests,
     Rating: tables.ratings,
@@ -76,10 +70,10 @@ class Store:
         ]
         with self.writing() as connection:
             for kind, table in _TABLES.items():
-                self._insert(
+                _insert(
                     connection, table, [_row(table, event) for event in events if isinstance(event, kind)]
                 )
-            self._insert(connection, tables.dead_letters, letters)
+            _insert(connection, tables.dead_letters, letters)
 
     def request(self, request_id: str, tenant: str) -> RequestFinished | None:
         """The request of this id, if it has landed and is this tenant's."""
@@ -144,7 +138,13 @@ class Store:
         return self._ratings(query.order_by(c.time, c.event_id))
 
     def current_ratings(
-        self, *, tenant: str, agent: str | None = None, request_id: str | None = None, name: str | None = None
+        self,
+        *,
+        tenant: str,
+        agent: str | None = None,
+        request_id: str | None = None,
+        name: str | None = None,
+        rater: str | None = None,
     ) -> Iterator[Rating]:
         """What everyone thinks now: the last rating by each rater on each request and metric, oldest first.
 
@@ -155,6 +155,8 @@ class Store:
             partition_by=(c.request_id, c.rater, c.name), order_by=(c.time.desc(), c.event_id.desc())
         )
         wanted = _ratings_of(tenant, request_id, name)
+        if rater is not None:
+            wanted.append(c.rater == rater)
         if agent is not None:
             r = tables.requests.c
             wanted.append(exists().where(r.tenant == tenant, r.request_id == c.request_id, r.agent == agent))
@@ -182,6 +184,11 @@ class Store:
             rows = connection.execute(select(c.data, c.reason).order_by(c.time, c.digest)).all()
         return (DeadLetter(row.data, row.reason) for row in rows)
 
+    def dead_letter_count(self) -> int:
+        """How many dead letters there are; quick, unlike `counts`."""
+        with self.reading() as connection:
+            return connection.execute(select(func.count()).select_from(tables.dead_letters)).scalar_one()
+
     def counts(self) -> dict[str, int]:
         """Rows of every tenant together, by table: `requests`, `ratings`, `policy_changes`, `dead_letters`."""
         with self.reading() as connection:
@@ -206,11 +213,6 @@ class Store:
         ):
             yield connection
 
-    def _insert(self, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            statement = _INSERT[self._engine.dialect.name](table)
-            connection.execute(statement.on_conflict_do_nothing(), rows)
-
     def _ratings(self, query: Any) -> Iterator[Rating]:
         with self.reading() as connection:
             payloads = connection.execute(query).scalars().all()
@@ -223,6 +225,11 @@ def _as_store_error() -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:  # the latter from the pragmas of a new connection
         raise StoreError(str(error.__cause__ or error)) from error
+
+
+def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(upsert(connection, table).on_conflict_do_nothing(), rows)
 
 
 def _row(table: Table, event: AnyEvent) -> dict[str, Any]:

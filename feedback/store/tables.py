@@ -5,7 +5,19 @@ Plain types only, so that the same tables serve SQLite and PostgreSQL. A change 
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Column, DateTime, Dialect, Index, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.types import TypeDecorator
 
 
@@ -72,6 +84,20 @@ dead_letters = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+deleted_responses = Table(
+    "deleted_responses",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column(
+        "response_id",
+        String,
+        primary_key=True,
+        comment="The request_id; its request need not have landed yet.",
+    ),
+    Column("time", UtcDateTime, nullable=False),
+    Column("by", String, nullable=False),
+)
+
 api_keys = Table(
     "api_keys",
     metadata,
@@ -81,4 +107,33 @@ api_keys = Table(
     Column("scopes", String, nullable=False, comment="Separated by spaces."),
     Column("created", UtcDateTime, nullable=False),
     Column("revoked", UtcDateTime, nullable=True),
+    Column("expires", UtcDateTime, nullable=True),
+    Column("made_by", String, nullable=True, comment="Id of the key that made it."),
+    Column("quota", Text, nullable=False, server_default="{}", comment="feedback.quota.Quota as JSON."),
+    Index("api_keys_by_tenant", "tenant", "created"),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("period", String, primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
+    Column("money", BigInteger, nullable=False, comment="Millionths of the currency."),
+)
+
+replies = Table(
+    "replies",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("key_id", String, primary_key=True, comment="The API key of the caller."),
+    Column("name", String, primary_key=True, comment="The caller's Idempotency-Key."),
+    Column("digest", String, nullable=False, comment="SHA-256 of the request."),
+    Column("holder", String, nullable=False, comment="Who answers, or has answered."),
+    Column("held_until", UtcDateTime, nullable=False, comment="After that another may answer."),
+    Column("expires", UtcDateTime, nullable=False),
+    Column("status", Integer, nullable=True, comment="None: not answered yet."),
+    Column("headers", Text, nullable=True, comment="As a JSON object."),
+    Column("body", LargeBinary, nullable=True, comment="None: too large to be kept."),
+    Index("replies_by_expires", "expires"),
 )

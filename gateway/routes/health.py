@@ -6,21 +6,23 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from feedback.store import Store, StoreError
+from feedback.outbox import OutboxError
+from feedback.store import StoreError
+from gateway.description import OPEN
 from gateway.state import Gateway, gateway_of
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", openapi_extra=OPEN)
 async def healthz() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", openapi_extra=OPEN, responses={503: {"description": "Not ready: what is missing."}})
 async def readyz(request: Request) -> JSONResponse:
-    """200 when every agent can answer, else 503 with what is missing."""
+    """200 when every agent can answer and be recorded, else 503 with what is missing."""
     missing = await _missing(gateway_of(request))
     return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
 
@@ -44,27 +46,36 @@ async def status(request: Request) -> dict[str, Any]:
         }
     return {
         "agents": agents,
+        "replicas": {
+            replica.url: {
+                "in_rotation": gateway.pool.in_rotation(replica),
+                "outstanding": replica.outstanding,
+                "verified": sorted(replica.verified),
+            }
+            for replica in gateway.pool.replicas
+        },
         "outbox": {"depth": depth.events, "oldest_age_seconds": depth.oldest_age_seconds},
         "store": {name: counts[name] for name in ("requests", "ratings", "dead_letters")},
+        "external": gateway.external_chat.describe(),
         "problems": gateway.keeper.problems or [],
     }
 
 
 async def _missing(gateway: Gateway) -> list[str]:
     missing = []
-    if not await gateway.replica.ready():
-        missing.append(f"vLLM at {gateway.config.vllm_url} does not answer")
+    answers = await asyncio.gather(*(replica.ready() for replica in gateway.pool.replicas))
+    if not any(answers):
+        missing += [f"vLLM at {replica.url} does not answer" for replica in gateway.pool.replicas]
     try:
-        await asyncio.to_thread(_touch, gateway.store)
+        await asyncio.to_thread(gateway.store.dead_letter_count)  # any question that is quick
     except StoreError as error:
         missing.append(f"the store does not answer: {error}")
+    try:
+        await asyncio.to_thread(gateway.outbox.check)
+    except OutboxError as error:
+        missing.append(f"the outbox takes no events: {error}")
     for agent in gateway.agents:
         active = gateway.serving.alias(agent).active
         if not gateway.serving.is_ready(active):
             missing.append(f"{active}, the active policy of {agent}, is not loaded")
     return missing + (gateway.keeper.problems or [] if missing else [])
-
-
-def _touch(store: Store) -> None:
-    with store.reading():
-        pass

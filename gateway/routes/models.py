@@ -12,10 +12,10 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> dict[str, Any]:
-    """The agents, each followed by its policies that are loaded and can be asked for by name."""
+    """The agents, each followed by its policies that can be asked for by name; then plain, then external models."""
     gateway = gateway_of(request)
     await gateway.auth.require(request, "invoke")
-    return {"object": "list", "data": [_model(gateway, name) for name in gateway.serving.models()]}
+    return {"object": "list", "data": [_model(gateway, name) for name in _names(gateway)]}
 
 
 @router.get("/v1/models/{name}")
@@ -23,14 +23,20 @@ async def retrieve_model(request: Request, name: str) -> dict[str, Any]:
     """One of them."""
     gateway = gateway_of(request)
     await gateway.auth.require(request, "invoke")
-    names = gateway.serving.models()
+    names = _names(gateway)
     if name not in names:
         message = f"The model {name!r} does not exist. There are: {', '.join(names)}."
         raise ApiError(404, message, code="model_not_found", param="model")
     return _model(gateway, name)
 
 
+def _names(gateway: Gateway) -> list[str]:
+    return [*gateway.serving.models(), *gateway.passthrough.policies, *gateway.external_chat.names]
+
+
 def _model(gateway: Gateway, name: str) -> dict[str, Any]:
+    if name in gateway.external_chat.names:
+        return {"id": name, "object": "model", "created": gateway.created, "owned_by": "external"}
     status = gateway.registry.find(name)
     created = gateway.created if status is None else int(status.history[0].time.timestamp())
     return {"id": name, "object": "model", "created": created, "owned_by": "flywheel"}

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from feedback.events import PolicyState
 from feedback.policies import PolicyStatus
 from gateway.checkpoint import Checkpoint
+from gateway.description import takes
 from gateway.errors import ApiError
 from gateway.registry import agent_of
 from gateway.state import Gateway, gateway_of
@@ -61,11 +62,11 @@ async def list_policies(request: Request, agent: str | None = None) -> dict[str,
     return {"object": "list", "data": [_public(gateway, status) for status in statuses]}
 
 
-@router.post("/v1/policies", status_code=201)
+@router.post("/v1/policies", status_code=201, openapi_extra=takes(RegisterRequest))
 async def register_policy(request: Request) -> dict[str, Any]:
     """Make a complete checkpoint known as a candidate. Name and path are new: neither is ever reused."""
     gateway, by = await _operator(request)
-    body = await read(request, RegisterRequest, gateway.config.max_body_bytes)
+    body = await read(request, RegisterRequest, gateway.config.max_body_bytes, gateway.config.bounds)
     gateway.registry.agent(agent_of(body.policy))
     await asyncio.to_thread(Checkpoint.read, Path(body.path), body.policy)
     owner = gateway.registry.path_owner(body.path)
@@ -78,11 +79,11 @@ async def register_policy(request: Request) -> dict[str, Any]:
     return _public(gateway, status)
 
 
-@router.post("/v1/policies/{policy}/evaluation")
+@router.post("/v1/policies/{policy}/evaluation", openapi_extra=takes(EvaluationRequest))
 async def evaluate_policy(request: Request, policy: str) -> dict[str, Any]:
     """Record the gate's verdict: the policy is evaluated, or rejected for good."""
     gateway, by = await _operator(request)
-    body = await read(request, EvaluationRequest, gateway.config.max_body_bytes)
+    body = await read(request, EvaluationRequest, gateway.config.max_body_bytes, gateway.config.bounds)
     gateway.registry.status(policy)
     state: PolicyState = "evaluated" if body.passed else "rejected"
     reason = "; ".join(body.reasons)
@@ -90,20 +91,24 @@ async def evaluate_policy(request: Request, policy: str) -> dict[str, Any]:
     return _public(gateway, status)
 
 
-@router.post("/v1/policies/{policy}/promote")
+@router.post("/v1/policies/{policy}/promote", openapi_extra=takes(ReasonRequest))
 async def promote_policy(request: Request, policy: str) -> dict[str, Any]:
     """Load it, verify it, and let it answer. Answers when that has happened, with how long each step took."""
     gateway, by = await _operator(request)
-    body = await read(request, ReasonRequest, gateway.config.max_body_bytes)
-    return vars(await gateway.hot_swap.promote(policy, by=by, reason=body.reason))
+    body = await read(request, ReasonRequest, gateway.config.max_body_bytes, gateway.config.bounds)
+    agent = gateway.registry.status(policy).agent
+    with gateway.telemetry.swapping(agent, "promotion"):
+        return vars(await gateway.hot_swap.promote(policy, by=by, reason=body.reason))
 
 
-@router.post("/v1/agents/{agent}/rollback")
+@router.post("/v1/agents/{agent}/rollback", openapi_extra=takes(ReasonRequest))
 async def rollback_agent(request: Request, agent: str) -> dict[str, Any]:
     """Let the policy answer again that did before the active one."""
     gateway, by = await _operator(request)
-    body = await read(request, ReasonRequest, gateway.config.max_body_bytes)
-    return vars(await gateway.hot_swap.rollback(gateway.registry.agent(agent), by=by, reason=body.reason))
+    body = await read(request, ReasonRequest, gateway.config.max_body_bytes, gateway.config.bounds)
+    agent = gateway.registry.agent(agent)
+    with gateway.telemetry.swapping(agent, "rollback"):
+        return vars(await gateway.hot_swap.rollback(agent, by=by, reason=body.reason))
 
 
 async def _operator(request: Request) -> tuple[Gateway, str]:

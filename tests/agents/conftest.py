@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.manifest import Agent
-from agents.model import ModelRequest
+from agents.model import Delta, ModelRequest
 from feedback.events import ModelCall
 from tests.contracts.samples import model_call
 from tools.knowledge import Item, Knowledge
@@ -25,7 +25,7 @@ class Scripted:
         self.requests: list[ModelRequest] = []
         self.closed = 0
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         self.requests.append(request)
         text = ""
         try:
@@ -34,7 +34,7 @@ class Scripted:
                     raise step
                 if isinstance(step, str):
                     text += step
-                    yield step
+                    yield Delta(step)
                 else:
                     await asyncio.sleep(step)
             yield model_call(policy=self.policy, messages=request.messages, text=text)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.loop import Delta, EpisodeError, Finished, last_question, parse_answer, prompt, retrieve, run
+from agents.loop import EpisodeError, Finished, last_question, parse_answer, prompt, retrieve, run
 from agents.manifest import Agent
-from agents.model import ModelError
+from agents.model import Delta, ModelError
 from domains.insurance.questions import questions
 from feedback.events import Message, ModelCall, Sampling, ToolCall
 from tests.agents.conftest import Scripted
@@ -28,14 +28,16 @@ def started(
     knowledge: Knowledge,
     messages: tuple[Message, ...] = ASKED,
     max_tokens: int = 1_000,
-) -> AsyncGenerator[Delta | Finished, None]:
+) -> AsyncGenerator[Delta | ToolCall | Finished, None]:
     parts = run(agent, messages, model=model, knowledge=knowledge, sampling=Sampling(max_tokens=max_tokens))
     assert isinstance(parts, AsyncGenerator)
     return parts
 
 
 async def collect(
-    parts: AsyncGenerator[Delta | Finished, None], into: list[Delta | Finished], pause: float = 0
+    parts: AsyncGenerator[Delta | ToolCall | Finished, None],
+    into: list[Delta | ToolCall | Finished],
+    pause: float = 0,
 ) -> None:
     """What came before an error stays in `into`."""
     async for part in parts:
@@ -43,11 +45,12 @@ async def collect(
         await asyncio.sleep(pause)
 
 
-async def test_the_answer_streams_by_and_then_comes_whole(agent: Agent, knowledge: Knowledge):
+async def test_what_is_done_streams_by_and_then_comes_whole(agent: Agent, knowledge: Knowledge):
     model = Scripted('{"sql": ', '"SELECT 1"}')
-    *deltas, finished = [part async for part in started(agent, model, knowledge)]
+    retrieval, *deltas, finished = [part async for part in started(agent, model, knowledge)]
     assert deltas == [Delta('{"sql": '), Delta('"SELECT 1"}')]
     assert isinstance(finished, Finished)
+    assert retrieval == finished.calls[0]
     assert (finished.text, finished.finish_reason) == ('{"sql": "SELECT 1"}', "stop")
 
 
@@ -98,12 +101,12 @@ async def test_a_model_that_is_too_slow_ends_the_episode_with_504(
     limited: Callable[..., Agent], knowledge: Knowledge
 ):
     model = Scripted("{", 30.0, "}")
-    parts: list[Delta | Finished] = []
+    parts: list[Delta | ToolCall | Finished] = []
     with pytest.raises(EpisodeError, match=r"within 0\.2 s") as ended:
         await collect(started(limited(seconds=0.2), model, knowledge), parts)
     assert (ended.value.status, ended.value.code) == (504, "timeout")
     assert [type(call) for call in ended.value.calls] == [ToolCall]
-    assert parts == [Delta("{")]
+    assert parts == [*ended.value.calls, Delta("{")]
     assert model.closed == 1
 
 
@@ -163,6 +166,7 @@ async def test_a_defect_is_not_dressed_up_as_an_episodes_end(agent: Agent, knowl
 async def test_closing_early_closes_the_models_stream_at_once(agent: Agent, knowledge: Knowledge):
     model = Scripted("{", "}")
     parts = started(agent, model, knowledge)
+    assert isinstance(await anext(parts), ToolCall)
     assert await anext(parts) == Delta("{")
     assert model.closed == 0
     await parts.aclose()
@@ -197,7 +201,7 @@ def test_the_prompt_holds_what_was_retrieved_and_nothing_else_of_the_knowledge(
     agent: Agent, knowledge: Knowledge
 ):
     _, context = retrieve(agent, ASKED, knowledge)
-    text = prompt(agent, ASKED, context)[0].content
+    text = prompt(agent, ASKED, context)[0].text
     assert "claims(claim_id, amount)" in text
     assert "A loss is a claim." in text
     assert 'Q: How many claims?\nA: {"sql": "SELECT COUNT(*) FROM claims"}' in text
@@ -207,7 +211,7 @@ def test_the_prompt_holds_what_was_retrieved_and_nothing_else_of_the_knowledge(
 
 def test_what_was_retrieved_is_data_and_never_a_template(agent: Agent):
     item = knowledge_module.Item("schemas", text="{{ 7 * 7 }} {% raise %}")
-    text = prompt(agent, ASKED, knowledge_module.Context((item,), (), ()))[0].content
+    text = prompt(agent, ASKED, knowledge_module.Context((item,), (), ()))[0].text
     assert "{{ 7 * 7 }} {% raise %}" in text
 
 
@@ -224,7 +228,7 @@ def test_no_prompt_gives_away_a_held_out_question_or_its_answer(agent: Agent, ro
     for question in questions("test"):
         asked = (Message(role="user", content=question.text),)
         _, context = retrieve(agent, asked, insurer)
-        text = prompt(agent, asked, context)[0].content
+        text = prompt(agent, asked, context)[0].text
         assert [secret for secret in held_out if f"{secret}\n" in f"{text}\n" or f'"{secret}"' in text] == []
 
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from agents.model import ModelError, ModelRequest
+from agents.model import Delta, ModelError, ModelRequest, Token
 from agents.vllm import VllmModel
 from feedback.events import Message, ModelCall, Sampling
 from tests.gateway.conftest import until
@@ -25,7 +25,7 @@ GOOD: dict[str, Any] = {
         {
             "delta": {"content": "x"},
             "token_ids": [1],
-            "logprobs": {"content": [{"logprob": -0.5}]},
+            "logprobs": {"content": [{"token": "x", "logprob": -0.5}]},
             "finish_reason": "stop",
         }
     ],
@@ -73,8 +73,8 @@ async def parts_of(
     url: str,
     request: ModelRequest = REQUEST,
     name: str = NAME,
-    into: list[str | ModelCall] | None = None,
-) -> list[str | ModelCall]:
+    into: list[Delta | ModelCall] | None = None,
+) -> list[Delta | ModelCall]:
     """All that is streamed; what came before an error is in `into`."""
     parts = [] if into is None else into
     async for part in VllmModel(session, url, name=name, policy=NAME).stream(request):
@@ -85,15 +85,17 @@ async def parts_of(
 async def test_text_token_ids_and_logprobs_are_the_servers_own(
     session: aiohttp.ClientSession, vllm: FakeVllm
 ):
-    *texts, call = await parts_of(session, vllm.url + "/")
+    *deltas, call = await parts_of(session, vllm.url + "/")
     pieces = answer_of(NAME)
     tokens = [token_of(NAME, position) for position in range(len(pieces))]
-    assert texts == pieces
+    logprobs = [logprob_of(NAME, token) for token in tokens]
+    spelled = [Token(piece, logprob) for piece, logprob in zip(pieces, logprobs, strict=True)]
+    assert deltas == [Delta(token.text, (token,)) for token in spelled]
     assert isinstance(call, ModelCall)
     assert call.text == "".join(pieces)
     assert call.prompt_token_ids == tuple(prompt_of([m.model_dump() for m in MESSAGES]))
     assert call.completion_token_ids == tuple(tokens)
-    assert call.logprobs == tuple(logprob_of(NAME, token) for token in tokens)
+    assert (call.logprobs, call.tokens) == (tuple(logprobs), tuple(pieces))
     assert (call.finish_reason, call.policy) == ("stop", NAME)
     assert 0 < call.time_to_first_token <= call.latency
     assert (call.messages, call.response_schema, call.sampling) == (
@@ -181,10 +183,10 @@ async def test_a_connection_that_is_cut_is_an_error_after_the_text_so_far(
     session: aiohttp.ClientSession, vllm: FakeVllm
 ):
     vllm.break_after = 2
-    parts: list[str | ModelCall] = []
+    parts: list[Delta | ModelCall] = []
     with pytest.raises(ModelError) as failed:
         await parts_of(session, vllm.url, into=parts)
-    assert parts == answer_of(NAME)[:2]
+    assert [part.text for part in parts] == answer_of(NAME)[:2]
     assert failed.value.status in (502, 503)
 
 

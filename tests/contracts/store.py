@@ -1,10 +1,29 @@
 """What every store must do. A subclass has the fixture `store`: an empty one, open."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from feedback.events import AnyEvent
-from feedback.store import DeadLetter, Keys, Store, StoreError
+from feedback.quota import Quota
+from feedback.store import (
+    Claim,
+    DeadLetter,
+    Deletions,
+    Keys,
+    Replies,
+    Reply,
+    Slip,
+    Slot,
+    Spent,
+    Store,
+    StoreError,
+    Usage,
+)
 from tests.contracts.samples import at, change, rating, request
+
+NOW = datetime.now(UTC)
+SLIP = Slip("t", "k", "n")
 
 
 class StoreContract:
@@ -19,6 +38,7 @@ class StoreContract:
         store.write(batch, letters)
         store.write([*batch, *batch], [*letters, *letters])
         assert store.counts() == {"requests": 1, "ratings": 1, "policy_changes": 1, "dead_letters": 1}
+        assert store.dead_letter_count() == 1
 
     def test_a_write_that_fails_has_written_nothing(self, store: Store):
         with pytest.raises(StoreError):
@@ -113,6 +133,16 @@ class StoreContract:
         assert (status.state, status.path, status.last) == ("evaluated", "/checkpoints/1", second)
         assert status.history == (first, second)
 
+    def test_a_response_is_deleted_once_by_its_tenant_and_its_request_stays(self, store: Store):
+        deletions = Deletions(store)
+        assert not deletions.has("r1", "a")
+        assert deletions.add("r1", tenant="a", by="ann")  # before its request has landed
+        assert not deletions.add("r1", tenant="a", by="bob")
+        store.write([request(tenant="a")])
+        assert deletions.has("r1", "a")
+        assert not deletions.has("r1", "b") and not deletions.has("r2", "a")
+        assert store.request("r1", "a") is not None
+
     def test_a_key_is_found_by_its_secret_alone(self, store: Store):
         keys = Keys(store)
         secret = keys.create("ann", ["chat", "rate"], tenant="acme")
@@ -133,6 +163,96 @@ class StoreContract:
         assert keys.lookup(gone) is None
         assert keys.lookup(kept) is not None
         assert [(key.owner, key.revoked is None) for key in keys.list()] == [("ann", True), ("bob", False)]
+
+    def test_an_expired_key_cannot_be_used_but_what_became_of_it_can_be_found_out(self, store: Store):
+        keys = Keys(store)
+        over, live = (keys.create("ann", ["rate"], expires=NOW + timedelta(hours=n)) for n in (-1, 1))
+        assert keys.lookup(over) is None
+        found = keys.find(over)
+        assert found is not None and found.expires == NOW - timedelta(hours=1)
+        usable = keys.lookup(live)
+        assert usable is not None and not usable.expired(NOW) and usable.expired(NOW + timedelta(hours=1))
+        assert keys.find(live[:-1]) is None
+
+    def test_a_key_has_its_own_limits_until_it_is_given_others(self, store: Store):
+        keys = Keys(store)
+        secret = keys.create("ann", [], quota=Quota(requests_per_minute=5, money_per_day=0.5))
+        [key] = keys.list()
+        assert key.quota == Quota(requests_per_minute=5, money_per_day=0.5)
+        assert keys.limit(key.id, Quota(tokens_per_day="unlimited"))
+        changed = keys.lookup(secret)
+        assert changed is not None and changed.quota == Quota(tokens_per_day="unlimited")
+        keys.revoke(key.id)
+        assert not keys.limit(key.id, Quota())
+
+    def test_another_tenants_key_is_as_unknown_as_one_that_never_was(self, store: Store):
+        keys = Keys(store)
+        secret = keys.create("ann", [], tenant="a")
+        [key] = keys.of_tenant("a")
+        assert keys.get(key.id, "a") == key
+        assert keys.get(key.id, "b") is None is keys.get("0" * 16, "b")
+        assert keys.of_tenant("b") == []
+        assert not keys.revoke(key.id, "b")
+        assert not keys.limit(key.id, Quota(requests_per_minute=1), "b")
+        assert keys.lookup(secret) == key
+        assert keys.revoke(key.id, "a")
+
+    def test_a_key_can_be_granted_other_scopes(self, store: Store):
+        keys = Keys(store)
+        secret, other = keys.create("ann", ["rate"]), keys.create("bob", ["rate"])
+        keys.grant(secret, ["rate", "review"])
+        assert [keys.lookup(s).scopes for s in (secret, other)] == [{"rate", "review"}, {"rate"}]  # type: ignore[union-attr]  # both are there
+
+    def test_current_ratings_are_narrowed_by_rater(self, store: Store):
+        store.write([rating(rater="ann"), rating(rater="bob")])
+        found = store.current_ratings(tenant="default", request_id="r1", rater="bob")
+        assert [r.rater for r in found] == ["bob"]
+
+    def test_what_is_spent_adds_up_whoever_spends_it(self, store: Store):
+        day, month, other = Slot("key:a", "2026-01-31"), Slot("key:a", "2026-01"), Slot("key:b", "2026-01")
+        usage, elsewhere = Usage(store), Usage(store)
+        assert usage.add({day: Spent(5, 50), month: Spent(5, 50)}) == {day: (5, 50), month: (5, 50)}
+        assert elsewhere.add({day: Spent(1, 2), other: Spent()}) == {day: (6, 52), other: (0, 0)}
+        assert usage.add({day: Spent(), month: Spent()}) == {day: (6, 52), month: (5, 50)}
+
+    def test_of_two_who_claim_the_same_request_one_answers_and_the_other_gets_the_answer(self, store: Store):
+        replies = Replies(store, keep=timedelta(hours=1), hold=timedelta(minutes=1))
+        claim = replies.claim(SLIP, "d")
+        assert isinstance(claim, Claim)
+        assert replies.claim(SLIP, "d") == "in progress"
+        assert replies.claim(SLIP, "other") == "another request"
+        reply = Reply(200, {"x-policy": "p"}, b"yes")
+        assert replies.finish(claim, reply)
+        assert replies.claim(SLIP, "d") == reply
+        assert replies.claim(SLIP, "other") == "another request"
+        replies.release(claim)  # too late: it has been given
+        assert replies.claim(SLIP, "d") == reply
+
+    @pytest.mark.parametrize("other", [("other", "k", "n"), ("t", "other", "n"), ("t", "k", "other")])
+    def test_nobody_else_gets_a_callers_answer(self, store: Store, other: tuple[str, str, str]):
+        replies = Replies(store, keep=timedelta(hours=1), hold=timedelta(minutes=1))
+        claim = replies.claim(SLIP, "d")
+        assert isinstance(claim, Claim) and replies.finish(claim, Reply(200, {}, b"yes"))
+        assert isinstance(replies.claim(Slip(*other), "d"), Claim)
+
+    def test_a_claim_that_is_released_or_has_run_out_can_be_taken_and_its_old_holder_has_it_no_more(
+        self, store: Store
+    ):
+        replies = Replies(store, keep=timedelta(hours=1), hold=timedelta(0))
+        first, second = replies.claim(SLIP, "d"), replies.claim(SLIP, "d")
+        assert isinstance(first, Claim) and isinstance(second, Claim)
+        assert not replies.renew(first) and not replies.finish(first, Reply(200, {}, b"old"))
+        replies.release(first)
+        assert replies.renew(second) and replies.finish(second, Reply(200, {}, None))
+        assert replies.claim(SLIP, "d") == Reply(200, {}, None)
+
+    def test_a_reply_is_kept_for_its_time_and_then_deleted_whoever_comes(self, store: Store):
+        short = Replies(store, keep=timedelta(0), hold=timedelta(minutes=1))
+        claim = short.claim(SLIP, "d")
+        assert isinstance(claim, Claim) and short.finish(claim, Reply(200, {}, b"yes"))
+        assert isinstance(short.claim(Slip("t", "k", "another"), "d"), Claim)
+        with store.reading() as connection:
+            assert connection.exec_driver_sql("SELECT name FROM replies").scalars().all() == ["another"]
 
     def test_a_scope_of_two_words_is_refused(self, store: Store):
         with pytest.raises(ValueError, match="one word"):

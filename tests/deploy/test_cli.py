@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import typer.main
 from deploy import cli
 from deploy.settings import Settings
 from feedback.events import Message, Rating, RequestFinished
-from feedback.store import Store
+from feedback.quota import Quota
+from feedback.store import Keys, Store
+from gateway.scopes import MEANING
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]  # the root is a group
 
@@ -163,8 +166,10 @@ def test_something_else_at_the_gateways_port_is_recognised(run: Any, gateway: Ga
 
 
 def test_status_shows_every_figure_by_its_name(run: Any, gateway: Gateway):
-    gateway.answers["/v1/status"] = (200, {"outbox": {"depth": 3}, "agents": {"a": {"active": "a@1"}}})
+    status = {"outbox": {"depth": 3}, "agents": {"a": {"active": "a@1"}}, "external": {}}
+    gateway.answers["/v1/status"] = (200, status)
     out = run("status").out
+    assert any("external" in line and "none" in line for line in out.splitlines())
     assert "outbox.depth" in out
     assert "agents.a.active" in out
 
@@ -266,6 +271,9 @@ def test_chat_shows_a_refusal_in_one_line(run: Any, gateway: Gateway):
     assert result.err.count("\n") == 1
 
 
+SEE = "see `flywheel keys list`\n"
+
+
 def test_a_key_can_be_made_listed_and_revoked_without_a_gateway(run: Any):
     secret = run("keys", "create", "ada", "--scope", "rate").out.strip()
     assert secret.startswith("fw-")
@@ -282,9 +290,56 @@ def test_a_key_can_be_made_listed_and_revoked_without_a_gateway(run: Any):
 
 
 def test_an_unknown_scope_is_refused(run: Any):
-    result = run("keys", "create", "ada", "--scope", "admin")
+    result = run("keys", "create", "ada", "--scope", "root")
     assert result.code == 1
-    assert "there are invoke, rate and operate" in result.err
+    assert "there are invoke, rate, review, operate, admin" in result.err
+
+
+def test_only_operators_can_be_given_what_all_tenants_share(run: Any):
+    result = run("keys", "create", "eve", "--tenant", "acme", "--scope", "operate")
+    assert result.code == 1
+    assert "the tenant default" in result.err
+
+
+def test_a_key_expires_and_has_limits_which_can_be_changed(run: Any, settings: Settings):
+    limits = ("--requests-per-minute", "60", "--money-per-month", "2.5")
+    secret = run(
+        "keys", "create", "ada", "--tenant", "acme", "--scope", "admin", "--expires", "1d", *limits
+    ).out
+    store = Store.open(settings.feedback.store_url)
+    keys = Keys(store)
+    key = keys.lookup(secret.strip())
+    assert key is not None and key.expires is not None
+    assert timedelta(hours=23) < key.expires - datetime.now(UTC) <= timedelta(days=1)
+    assert (key.tenant, key.scopes) == ("acme", frozenset({"admin"}))
+    assert key.quota == Quota(requests_per_minute=60, money_per_month=2.5)
+    assert run("keys", "limit", key.id, "--tokens-per-day", "unlimited").code == 0
+    assert keys.list()[0].quota == Quota(tokens_per_day="unlimited")
+    store.close()
+    assert key.id in run("keys", "list", "--tenant", "acme").out
+    assert key.id not in run("keys", "list", "--tenant", "default").out
+    assert run("keys", "limit", "0" * 16).err == f"flywheel: no live key has the id {'0' * 16}: {SEE}"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--expires", "tomorrow", "write 90d, 12h or 30m"),
+        ("--expires", "2020-01-01", "that time is over"),
+        ("--expires", "9999-12-31T23:00:00-05:00", "write 90d"),
+        ("--requests-per-minute", "0", "expected a whole number"),
+        ("--money-per-day", "nan", "expected an amount above 0"),
+    ],
+)
+def test_what_cannot_be_an_expiry_or_a_limit_is_refused(run: Any, option: str, value: str, words: str):
+    result = run("keys", "create", "ada", option, value)
+    assert result.code == 1
+    assert f"{option} {value}: " in result.err and words in result.err
+
+
+def test_the_help_says_what_every_scope_permits(run: Any):
+    text = run("keys", "create", "--help").out
+    assert all(scope in text and meaning.split(",")[0] in text for scope, meaning in MEANING.items())
 
 
 def test_curate_writes_a_data_set_and_counts_what_is_not_in_it(run: Any, settings: Settings):

@@ -17,6 +17,7 @@ from deploy import doctor
 from deploy.doctor import Finding, examine
 from deploy.settings import Settings
 from domains.insurance import database
+from gateway.config import ExternalModel
 
 
 def only(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> list[Finding]:
@@ -126,3 +127,17 @@ def test_warnings_are_no_failure_and_one_broken_thing_is(
         assert not examine(settings, Console(file=out))
     said = (tmp_path / "out").read_text()
     assert "broken  gone [x]\n        bring it back\n" in said
+
+
+def test_what_leaves_this_network_is_said_and_a_missing_key_is_broken(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    (nothing,) = only(doctor.external, settings)
+    assert nothing.verdict == "ok" and "nothing" in nothing.what
+    entry = ExternalModel(name="gpt", model="openai/gpt-5", key_variable="THEIR_KEY")
+    configured = settings.model_copy(update={"external": (entry,)})
+    (missing,) = only(doctor.external, configured)
+    assert missing.verdict == "broken" and "THEIR_KEY" in missing.mend
+    monkeypatch.setenv("THEIR_KEY", "secret")
+    (found,) = only(doctor.external, configured)
+    assert found.verdict == "ok" and "openai/gpt-5" in found.what and "secret" not in found.what

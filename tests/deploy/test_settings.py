@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.gateway_config import gateway_config
 from deploy.settings import Settings, SettingsError, load
+from feedback.quota import Quota
+from gateway.limits.config import Price
 
 
 def write(folder: Path, text: str) -> Path:
@@ -109,3 +112,37 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path):
 
 def test_a_missing_file_is_named(tmp_path: Path):
     assert f"{tmp_path}/none.toml cannot be read" in message(tmp_path / "none.toml")
+
+
+def test_limits_come_from_the_file_and_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FLYWHEEL_LIMITS__KEY__REQUESTS_PER_MINUTE", "60")
+    text = "[limits.key]\ntokens_per_day = 1_000\n[limits.tenants.acme]\nmoney_per_day = 0.5\n"
+    prices = "[limits.prices.sql-analyst]\nprompt = 0.1\ncompletion = 1\n"
+    limits = load(write(tmp_path, text + prices)).limits
+    assert limits.key == Quota(requests_per_minute=60, tokens_per_day=1_000)
+    assert limits.of_tenant("acme") == Quota(money_per_day=0.5)
+    assert limits.of_tenant("other") == Quota()
+    assert limits.prices["sql-analyst"] == Price(prompt=0.1, completion=1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("key = {requests_per_hour = 1}", "key.requests_per_hour: no such setting"),
+        ("key = {requests_per_minute = 0}", "key.requests_per_minute: "),
+        ('redis_url = "http://here"', "redis_url: "),
+        ('redis_url = "redis://here:port"', "redis_url: "),
+    ],
+)
+def test_a_limit_that_is_none_is_one_line(tmp_path: Path, text: str, field: str):
+    assert f"[limits] {field}" in message(write(tmp_path, f"[limits]\n{text}"))
+
+
+def test_external_models_are_off_unless_named_and_reach_the_gateway(settings: Settings, tmp_path: Path):
+    entry = '[[external]]\nname = "gpt"\nmodel = "openai/gpt-5"\n'
+    assert load(write(tmp_path, "")).external == ()
+    (model,) = load(write(tmp_path, entry)).external
+    assert (model.name, model.api_base, model.fallbacks) == ("gpt", None, ())
+    assert gateway_config(settings.model_copy(update={"external": (model,)})).external == (model,)
+    assert "no other one is called x" in message(write(tmp_path, entry + 'fallbacks = ["x"]'))
+    assert "no such setting" in message(write(tmp_path, entry + "key = 1"))

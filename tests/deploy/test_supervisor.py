@@ -15,11 +15,15 @@ from rich.console import Console
 
 from deploy import supervisor
 from deploy.errors import FlywheelError
+from deploy.keys import operator_key
 from deploy.process import Program, StartError, holder
 from deploy.settings import Settings
 from deploy.supervisor import current, gateway_program, running, vllm_program
+from feedback.quota import Quota
 from feedback.store import Keys, Store
-from gateway.config import GatewayConfig
+from gateway.config import Bounds, GatewayConfig
+from gateway.limits.config import LimitsConfig, Price
+from gateway.scopes import SCOPES
 from tests.deploy.conftest import fake_program, of_folder
 
 Pretend = Callable[..., None]
@@ -69,7 +73,18 @@ async def test_the_operators_key_is_made_once_readable_by_nobody_else_and_known_
     key = Keys(store).lookup(first.key)
     store.close()
     assert key is not None
-    assert key.scopes == {"invoke", "rate", "operate"}
+    assert key.scopes == set(SCOPES)
+
+
+def test_the_operators_key_of_an_earlier_version_stays_and_gets_the_scopes_that_are_new(settings: Settings):
+    store = Store.open(settings.feedback.store_url)
+    keys = Keys(store)
+    secret = keys.create("operator", ["invoke", "rate", "operate"])
+    settings.key_file.write_text(secret + "\n")
+    assert operator_key(settings) == secret
+    [key] = keys.list()
+    store.close()
+    assert key.scopes == set(SCOPES)
 
 
 async def test_a_second_one_is_refused_and_told_of_the_first(settings: Settings, pretend: Pretend):
@@ -190,9 +205,25 @@ def test_on_a_gpu_the_cpu_cache_is_not_set(settings: Settings):
 
 
 def test_the_gateway_is_told_by_a_file_that_it_can_read(settings: Settings):
+    telemetry = settings.telemetry.model_copy(update={"otlp_endpoint": "http://127.0.0.1:4318"})
+    settings = settings.model_copy(update={"telemetry": telemetry})
     program = gateway_program(settings)
+    assert stat.S_IMODE((settings.var / "gateway.json").stat().st_mode) == 0o600
     config = GatewayConfig.load(Path(program.command[-1]))
     assert config.port == settings.gateway.port
     assert config.vllm_url == settings.vllm.base_url
+    assert config.telemetry == telemetry
     assert config.base_model == settings.vllm.served_name
     assert len(config.base_digest) == 12
+
+
+def test_the_gateway_is_told_of_every_limit_and_bound(settings: Settings):
+    limits = LimitsConfig(key=Quota(requests_per_minute=60), prices={"m": Price(prompt=1, completion=2)})
+    section = settings.gateway.model_copy(
+        update={"operator_tenant": "us", "max_body_bytes": 4_096, "idempotency_hours": 1.5}
+    )
+    bounds = Bounds(max_messages=7)
+    changed = settings.model_copy(update={"gateway": section, "limits": limits, "bounds": bounds})
+    config = GatewayConfig.load(Path(gateway_program(changed).command[-1]))
+    assert (config.limits, config.bounds) == (limits, bounds)
+    assert (config.operator_tenant, config.max_body_bytes, config.idempotency_hours) == ("us", 4_096, 1.5)

@@ -63,6 +63,22 @@ async def test_what_was_deleted_is_gone_and_the_rest_stays(outbox):
     assert ids(outbox) == [event.event_id for event in events[2:]]
 
 
+async def test_what_waits_is_found_by_what_it_holds(outbox):
+    events = [
+        rating("r1"),
+        rating("r2"),
+        rating("r1", value=False),
+        rating("r3", comment='"request_id":"r1"'),
+    ]
+    for event in events:
+        await outbox.append(event)
+    found = [parse(body).event_id for body in outbox.containing(b'"request_id":"r1"')]
+    assert found == [events[0].event_id, events[2].event_id]  # in a text, quotation marks are escaped
+    outbox.delete(1)
+    assert len(outbox.containing(b'"request_id":"r1"')) == 1
+    assert outbox.containing(b'"request_id":"r"') == []
+
+
 async def test_a_sequence_number_is_never_used_twice(outbox):
     """Else a deletion that is tried again would delete an event that came later."""
     await outbox.append(rating())
@@ -171,6 +187,38 @@ async def test_close_writes_what_is_queued_and_refuses_what_comes_later(tmp_path
     again = Outbox(tmp_path / "o.db")
     assert len(ids(again)) == 50
     again.close()
+
+
+async def test_a_check_writes_to_the_disk_and_leaves_nothing_behind(outbox, tmp_path):
+    await outbox.append(rating())
+    outbox._wrote -= 2
+    log = tmp_path / "outbox.db-wal"
+    before = log.stat().st_size
+    outbox.check()
+    assert log.stat().st_size > before
+    await outbox.append(rating())
+    assert outbox.depth().events == len(ids(outbox)) == 2
+
+
+async def test_a_check_after_a_write_that_succeeded_costs_none(outbox, tmp_path):
+    await outbox.append(rating())
+    before = (tmp_path / "outbox.db-wal").stat().st_size
+    outbox.check()
+    assert (tmp_path / "outbox.db-wal").stat().st_size == before
+
+
+async def test_a_check_tells_that_the_disk_is_full_until_there_is_room(tmp_path):
+    outbox = Outbox(tmp_path / "o.db", max_bytes=200_000)
+    outbox.check()
+    await fill(outbox)
+    for _ in range(2):
+        with pytest.raises(OutboxError, match="full"):
+            outbox.check()
+    outbox.delete(outbox.read(50)[-1][0])
+    outbox.check()
+    outbox.close()
+    with pytest.raises(OutboxError, match="closed"):
+        outbox.check()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):

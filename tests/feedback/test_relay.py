@@ -46,6 +46,7 @@ def running():
 
     def start(relay):
         tasks.append(asyncio.create_task(relay.run()))
+        return relay
 
     yield start
     for task in tasks:
@@ -90,9 +91,10 @@ async def test_what_another_process_appended_is_found_by_the_poll(outbox, runnin
 async def test_a_bus_that_is_down_is_tried_ever_later_and_logged_and_loses_nothing(outbox, running, caplog):
     await append(outbox, *"abc")
     bus = Bus(refusals=4)
-    running(Relay(outbox, bus, first_delay=0.01, longest_delay=0.04))
+    relay = running(Relay(outbox, bus, first_delay=0.01, longest_delay=0.04))
     await until(lambda: outbox.depth().events == 0)
     assert bus.names() == list("abc")
+    assert relay.failures == 4
     assert [record.args[0] for record in caplog.records] == [0.01, 0.02, 0.04, 0.04]
 
 

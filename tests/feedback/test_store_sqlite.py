@@ -8,8 +8,9 @@ from datetime import datetime
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
-from feedback.store import Keys, Store, StoreError
+from feedback.store import Deletions, Keys, Store, StoreError
 from feedback.store.tables import metadata
 from tests.contracts.samples import request
 from tests.contracts.store import StoreContract
@@ -34,6 +35,12 @@ class TestSqliteStore(StoreContract):
         again = Store.open(f"sqlite:///{tmp_path}/store.db")
         assert again.request("r1", "default") is not None
         again.close()
+
+    def test_a_deletion_that_cannot_be_written_is_an_error_and_not_taken_for_an_old_one(self, store):
+        with store.writing() as connection:
+            connection.execute(text("DROP TABLE deleted_responses"))
+        with pytest.raises(StoreError):
+            Deletions(store).add("r1", tenant="a", by="ann")
 
 
 def test_the_migrations_make_the_tables_that_the_code_describes(store):

@@ -21,8 +21,11 @@ from feedback.events import RequestFinished
 from feedback.store import Keys, Store
 from gateway.app import create_app
 from gateway.config import GatewayConfig
+from gateway.http_server import bounded_http
+from gateway.scopes import SCOPES
 from gateway.state import Gateway
 from tests.gateway.fake_vllm import BASE, FakeVllm, logprob_of
+from tests.gateway.openapi import Published, published_document
 
 AGENT = "sql-analyst"
 BASE_POLICY = f"{AGENT}@base-b0"
@@ -58,9 +61,18 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
         "bob": keys.create("bob", ["invoke", "rate"]),
         "eve": keys.create("eve", ["invoke", "rate"], tenant="other"),
         "ops": keys.create("ops", ["invoke", "rate", "operate"]),
+        "rev": keys.create("rev", ["review"]),
+        "adm": keys.create("adm", ["admin"]),
+        "mal": keys.create("mal", SCOPES, tenant="other"),  # may do everything, in another tenant
     }
     store.close()
     return Ground(path, secrets)
+
+
+@pytest.fixture
+def published() -> Published:
+    """OpenAI's published OpenAPI document; a test that asks for it is skipped where it is absent."""
+    return published_document()
 
 
 @dataclass
@@ -82,11 +94,16 @@ class World:
         app = create_app(self.config)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             settings = uvicorn.Config(
-                app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=5
+                app,
+                http=bounded_http(self.config.bounds.max_header_bytes),
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=5,
             )
             server = uvicorn.Server(settings)
             task = asyncio.create_task(server.serve(sockets=[listener]))
-            await until(lambda: server.started or task.done())
+            await until(lambda: server.started or task.done(), 30)
             if task.done():
                 await task
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -173,7 +173,7 @@ async def test_a_client_that_leaves_cancels_the_generation_and_that_is_recorded(
 
 async def test_models_are_listed_with_the_policies_that_can_be_pinned(live: World) -> None:
     client = live.openai()
-    assert [model.id async for model in client.models.list()] == [AGENT, BASE_POLICY]
+    assert [model.id async for model in client.models.list()] == [AGENT, BASE_POLICY, BASE, f"{BASE}@base-b0"]
     assert (await client.models.retrieve(AGENT)).owned_by == "flywheel"
     pinned = await client.chat.completions.create(model=BASE_POLICY, messages=QUESTION)
     assert (pinned.model, pinned.system_fingerprint) == (BASE_POLICY, BASE_POLICY)

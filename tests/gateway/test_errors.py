@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from feedback.store import Keys
 from gateway.errors import ApiError
 from gateway.openai_chat import ChatRequest
-from gateway.wire import parse
+from gateway.openai_responses import ResponsesRequest
+from gateway.response_items import InputMessage
+from gateway.wire import Body, parse
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, sse, until
 
 CHAT = "/v1/chat/completions"
@@ -35,14 +37,9 @@ _BODIES: list[tuple[str, bytes, str, str | None]] = [
     ("NUL", b'{"model": "a\\u0000"}', "invalid_value", None),
 ]
 _FIELDS: list[tuple[dict[str, Any], str, str | None]] = [
-    ({"tools": []}, "unknown_parameter", "tools"),
-    ({"response_format": {"type": "text"}}, "unknown_parameter", "response_format"),
+    ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
     ({"tempratur": 1}, "unknown_parameter", "tempratur"),
-    (
-        {"stream": True, "stream_options": {"include_obfuscation": True}},
-        "unknown_parameter",
-        "stream_options.include_obfuscation",
-    ),
+    ({"stream": True, "stream_options": {"chunk": 5}}, "unknown_parameter", "stream_options.chunk"),
     ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "unknown_parameter", "messages.0.name"),
     ({"messages": []}, "invalid_value", "messages"),
     ({"messages": [{"role": "user"}]}, "missing_required_parameter", "messages.0.content"),
@@ -62,7 +59,7 @@ _FIELDS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"max_tokens": 0}, "invalid_value", "max_tokens"),
     ({"max_tokens": 10, "max_completion_tokens": 11}, "invalid_value", None),
     ({"seed": 2**64}, "invalid_value", "seed"),
-    ({"n": 2}, "invalid_value", "n"),
+    ({"n": 2}, "unsupported_parameter", "n"),
     ({"stop": ["a", "b", "c", "d", "e"]}, "invalid_value", "stop"),
     ({"stop": {"a": 1}}, "invalid_value", "stop"),
     ({"stream_options": {"include_usage": True}}, "invalid_value", None),
@@ -98,11 +95,28 @@ _json = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(list(ChatRequest.model_fields)), _json) | st.binary() | _json)
-def test_no_body_is_a_defect(value: object) -> None:
+def _bodies(kind: type[Body], **good: Any) -> st.SearchStrategy[Any]:
+    names = st.sampled_from([*kind.model_fields, *kind.REFUSED])
+    return st.dictionaries(names, _json).map(lambda given: {**given, **good}) | st.dictionaries(names, _json)
+
+
+@given(_bodies(ChatRequest, **GOOD) | st.binary() | _json)
+def test_no_chat_body_is_a_defect(value: object) -> None:
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
     with suppress(ApiError):  # any other exception would be a 500
         parse(data, ChatRequest)
+
+
+_item = st.dictionaries(
+    st.sampled_from([*InputMessage.model_fields]),
+    _json | st.sampled_from(["message", "user", "item_reference"]),
+)
+
+
+@given(_bodies(ResponsesRequest) | st.fixed_dictionaries({"model": st.just(AGENT), "input": st.lists(_item)}))
+def test_no_body_of_a_response_is_a_defect(value: object) -> None:
+    with suppress(ApiError):
+        parse(json.dumps(value).encode(), ResponsesRequest)
 
 
 async def test_a_body_that_is_too_large_is_413(world: World) -> None:
@@ -158,7 +172,9 @@ async def test_an_unknown_model_is_404_and_those_that_exist_are_named(live: Worl
 async def test_a_path_or_method_that_does_not_exist_is_answered_in_the_same_shape(live: World) -> None:
     client = live.http()
     assert (await client.get("/v1/nothing")).json()["error"]["code"] == "not_found"
-    assert (await client.get(CHAT)).json()["error"]["code"] == "method_not_allowed"
+    refused = await client.get(CHAT)
+    assert (refused.json()["error"]["code"], refused.headers["allow"]) == ("method_not_allowed", "POST")
+    assert (await client.delete("/v1/feedback")).headers["allow"] == "GET, POST"
 
 
 async def test_a_bad_episode_id_is_400(live: World) -> None:

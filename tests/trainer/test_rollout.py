@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents.manifest import Agent
-from agents.model import ModelError, ModelRequest
+from agents.model import Delta, ModelError, ModelRequest
 from feedback.events import Message, ModelCall
 from tests.contracts.samples import model_call
 from tools.knowledge import Item, Knowledge
@@ -29,7 +29,7 @@ class Known:
         self.requests: list[ModelRequest] = []
         self.under_way = self.most_under_way = 0
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[str | ModelCall]:
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         self.requests.append(request)
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -131,4 +131,4 @@ async def test_worked_examples_are_earlier_turns_and_do_not_change_what_is_retri
     await evaluate(agent, asked, contender="x", model=model, knowledge=knowledge, scorer=scorer, shots=shots)
     (request,) = model.requests
     assert list(request.messages[1:]) == [*shots, Message(role="user", content="claims")]
-    assert "claims(claim_id)" in request.messages[0].content
+    assert "claims(claim_id)" in request.messages[0].text

@@ -9,7 +9,7 @@ import pytest
 
 from agents.loop import parse_answer
 from agents.manifest import Agent
-from agents.model import ModelRequest
+from agents.model import Delta, ModelRequest
 from feedback.events import Message, ModelCall, Sampling
 from tests.trainer import tiny
 from tests.trainer.tiny import torch, xgrammar
@@ -67,6 +67,7 @@ def test_greedy_answers_are_those_of_a_plain_loop_whatever_else_is_in_the_batch(
     assert len({call.prompt_token_ids for call in calls}) == 3
     for request, call in zip(requests, calls, strict=True):
         limit = request.sampling.max_tokens
+        assert limit is not None
         greedy = argmax_loop(model, call.prompt_token_ids, tokenizer.eos_token_id, limit)
         assert list(call.completion_token_ids) == greedy
         assert call.text == tokenizer.decode(greedy, skip_special_tokens=True)
@@ -195,7 +196,7 @@ def test_the_trained_model_is_left_as_it_was(tokenizer: Any):
 async def stream(sampler: tiny.sampler.Sampler, request: ModelRequest) -> ModelCall:
     *texts, call = [part async for part in sampler.stream(request)]
     assert isinstance(call, ModelCall)
-    assert texts == [call.text]
+    assert texts == [Delta(call.text)]
     return call
 
 

@@ -1,0 +1,70 @@
+"""What a key may do: the one table of scopes, and which of them each route asks for.
+
+A test holds the table to the routes that there are, and each route to the table.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:  # the command line reads this table for its --help, which must not load a database library
+    from feedback.store import Key
+
+Scope = Literal["invoke", "rate", "review", "operate", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+MEANING: Mapping[Scope, str] = {
+    "invoke": "ask agents and models, list them, and look up its tenant's responses",
+    "rate": "rate answers of its tenant, and read its owner's own ratings",
+    "review": "read everyone's ratings in its tenant",
+    "operate": "see and change policies and the state of the gateway, which all tenants share",
+    "admin": "make, limit, list and revoke the keys of its tenant",
+}
+
+# Any one of the scopes is enough. An empty tuple: nobody needs a key.
+ROUTES: Mapping[str, tuple[Scope, ...]] = {
+    "POST /v1/chat/completions": ("invoke",),
+    "POST /v1/completions": ("invoke",),
+    "POST /v1/embeddings": ("invoke",),
+    "POST /v1/responses": ("invoke",),
+    "GET /v1/responses/{response_id}": ("invoke",),
+    "DELETE /v1/responses/{response_id}": ("invoke",),
+    "POST /v1/responses/{response_id}/cancel": ("invoke",),
+    "GET /v1/responses/{response_id}/input_items": ("invoke",),
+    "GET /v1/models": ("invoke",),
+    "GET /v1/models/{name}": ("invoke",),
+    "POST /v1/feedback": ("rate",),
+    "GET /v1/feedback": ("rate", "review"),
+    "GET /v1/policies": ("operate",),
+    "POST /v1/policies": ("operate",),
+    "POST /v1/policies/{policy}/evaluation": ("operate",),
+    "POST /v1/policies/{policy}/promote": ("operate",),
+    "POST /v1/agents/{agent}/rollback": ("operate",),
+    "GET /v1/status": ("operate",),
+    "GET /v1/keys": ("admin",),
+    "POST /v1/keys": ("admin",),
+    "GET /v1/keys/{key_id}": ("admin",),
+    "POST /v1/keys/{key_id}": ("admin",),
+    "DELETE /v1/keys/{key_id}": ("admin",),
+    "GET /healthz": (),
+    "GET /readyz": (),
+    "GET /metrics": ("operate",),
+    "GET /docs": (),
+    "GET /docs/oauth2-redirect": (),
+    "GET /redoc": (),
+    "GET /openapi.json": (),
+}
+
+# A tenant's administrator rules over what is the tenant's. Operating reaches beyond it, and is only handed on.
+_OF_A_TENANT: frozenset[Scope] = frozenset({"invoke", "rate", "review", "admin"})
+
+
+def grantable(maker: "Key") -> frozenset[str]:
+    """The scopes that a key with the scope `admin` may give to a key that it makes, in its own tenant."""
+    return _OF_A_TENANT | (maker.scopes & {"operate"})
+
+
+def latest_expiry(maker: "Key", wanted: datetime | None) -> datetime | None:
+    """When a new key ends: as wanted, but never after its maker, which could otherwise outlive itself."""
+    ends = [time.astimezone(UTC) for time in (maker.expires, wanted) if time is not None]
+    return min(ends, default=None)

@@ -1,0 +1,67 @@
+"""Every migration goes up and down again on a store with content, and loses nothing that its tables can hold."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+
+from feedback.store import Deletions, Keys, Store
+from feedback.store.engine import configuration
+from feedback.store.tables import metadata
+from tests.contracts.samples import rating, request
+
+FIRST, HEAD = "0001", "head"
+
+
+@pytest.fixture
+def config() -> Config:
+    return configuration()
+
+
+def _move(store: Store, config: Config, revision: str) -> None:
+    with store.writing() as connection:
+        config.attributes["connection"] = connection
+        (command.upgrade if revision == HEAD else command.downgrade)(config, revision)
+
+
+def test_down_to_the_first_and_up_again_keeps_events_and_keys(store: Store, config: Config):
+    keys = Keys(store)
+    secret = keys.create("ann", ["rate"], tenant="acme")
+    asked, rated = request(), rating()
+    store.write([asked, rated])
+    before = keys.lookup(secret)
+    _move(store, config, FIRST)
+    with store.reading() as connection:
+        columns = {
+            row[1] for row in connection.exec_driver_sql("SELECT * FROM pragma_table_info('api_keys')")
+        }
+    assert columns == {"key_hash", "owner", "tenant", "scopes", "created", "revoked"}
+    _move(store, config, HEAD)
+    with store.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert keys.lookup(secret) == before
+    assert store.request("r1", "default") == asked
+    assert list(store.ratings(tenant="default")) == [rated]
+
+
+def test_a_key_that_has_expired_does_not_live_again_when_the_column_goes(store: Store, config: Config):
+    keys, now = Keys(store), datetime.now(UTC)
+    over = keys.create("ann", [], expires=now - timedelta(days=1))
+    later = keys.create("bob", [], expires=now + timedelta(days=1))
+    _move(store, config, FIRST)
+    _move(store, config, HEAD)
+    assert keys.lookup(over) is None
+    assert keys.lookup(later) is not None
+
+
+def test_what_was_deleted_does_not_come_back_when_the_table_is_not_needed_for_a_while(
+    store: Store, config: Config
+):
+    deletions = Deletions(store)
+    deletions.add("resp_1", tenant="acme", by="ann")
+    _move(store, config, FIRST)
+    _move(store, config, HEAD)
+    assert deletions.has("resp_1", "acme")

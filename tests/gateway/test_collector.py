@@ -1,0 +1,160 @@
+"""The shipped collector configuration, run by the real OpenTelemetry Collector: gateway → OTLP → collector → file."""
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import TelemetryOptions
+from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, TEXT, World, until
+from tests.gateway.fake_vllm import BASE, answer_of
+from tests.gateway.otlp import CLIENT, INTERNAL, Event, Span, events, spans
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "deploy" / "otel-collector.yaml"
+CHAT = "/v1/chat/completions"
+TRACE, CALLER = "ab" * 16, "cd" * 8
+
+
+def _binary() -> str | None:
+    beside = ROOT.parent / "shared" / "bin" / "otelcol"
+    return os.environ.get("OTELCOL") or shutil.which("otelcol") or (str(beside) if beside.is_file() else None)
+
+
+OTELCOL = _binary()
+pytestmark = pytest.mark.skipif(
+    OTELCOL is None,
+    reason="no OpenTelemetry Collector: put `otelcol` (the contrib distribution) on PATH, or its path into OTELCOL",
+)
+
+
+@dataclass(frozen=True)
+class Collector:
+    url: str
+    file: Path
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Everything that it has written so far, whole lines only."""
+        lines = self.file.read_text().split("\n")[:-1] if self.file.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def spans(self) -> list[Span]:
+        return [span for document in self.documents() for span in spans(document)]
+
+    def events(self) -> list[Event]:
+        return [event for document in self.documents() for event in events(document)]
+
+
+@asynccontextmanager
+async def _running(folder: Path) -> AsyncIterator[Collector]:
+    assert OTELCOL is not None
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    collector = Collector(f"http://{address}", folder / "telemetry.jsonl")
+    log = folder / "otelcol.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            OTELCOL,
+            "--config",
+            str(CONFIG),
+            stderr=output,
+            env={
+                "OTLP_HTTP_ADDRESS": address,
+                "OTEL_FILE": str(collector.file),
+                "OTEL_BATCH_TIMEOUT": "100ms",
+            },
+        )
+    try:
+
+        async def listens() -> bool:
+            assert process.returncode is None, log.read_text()
+            try:
+                _, writer = await asyncio.open_connection(*address.split(":"))
+            except OSError:
+                return False
+            writer.close()
+            await writer.wait_closed()
+            return True
+
+        await until(listens, 30)
+        yield collector
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _ask_and_rate(world: World, collector: Collector, *, content: bool) -> str:
+    options = TelemetryOptions(otlp_endpoint=collector.url, content=content)
+    async with world.running(telemetry=options):
+        body = {"model": AGENT, "messages": QUESTION, "stream": True, "temperature": 0.5}
+        headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "x-episode-id": "case-7"}
+        answered = await world.http().post(CHAT, json=body, headers=headers)
+        request_id = answered.headers["x-request-id"]
+        rating = {"request_id": request_id, "value": False, "comment": "as in the report"}
+        assert (await world.http("bob").post("/v1/feedback", json=rating)).status_code == 200
+    await until(lambda: len(collector.spans()) == 3 and collector.events(), 20)
+    return request_id
+
+
+async def test_what_a_request_and_its_rating_leave_behind_a_real_collector(world: World, tmp_path: Path):
+    async with _running(tmp_path) as collector:
+        request_id = await _ask_and_rate(world, collector, content=False)
+    found = {span.attributes["gen_ai.operation.name"]: span for span in collector.spans()}
+    whole, retrieval, chat = found["invoke_agent"], found["retrieval"], found["chat"]
+    assert (whole.name, whole.kind) == (f"invoke_agent {AGENT}", INTERNAL)
+    assert (chat.name, chat.kind) == (f"chat {BASE}", CLIENT)
+    assert retrieval.name == f"retrieval {retrieval.attributes['gen_ai.data_source.id']}"
+    assert {span.trace_id for span in found.values()} == {TRACE}
+    assert (whole.parent_id, retrieval.parent_id, chat.parent_id) == (CALLER, whole.span_id, whole.span_id)
+    assert whole.contains(retrieval) and whole.contains(chat)
+    assert whole.resource["service.name"] == "flywheel-gateway"
+    for span in (whole, chat):
+        assert (
+            span.attributes.items()
+            >= {
+                "gen_ai.provider.name": "vllm",
+                "gen_ai.conversation.id": "case-7",
+                "gen_ai.request.temperature": 0.5,
+                "gen_ai.response.model": BASE_POLICY,
+                "gen_ai.usage.input_tokens": 2,
+                "gen_ai.usage.output_tokens": len(answer_of(BASE)),
+            }.items()
+        )
+    assert whole.attributes["gen_ai.response.id"] == request_id
+    assert chat.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+
+    (event,) = collector.events()
+    assert (event.trace_id, event.span_id) == (whole.trace_id, whole.span_id)
+    assert event.name == "gen_ai.evaluation.result"
+    assert event.attributes == {
+        "gen_ai.evaluation.name": "correct",
+        "gen_ai.evaluation.score.label": "false",
+        "gen_ai.evaluation.score.value": 0,
+        "gen_ai.response.id": request_id,
+    }
+    written = collector.file.read_text()
+    for words in (TEXT, "SELECT", "claims(claim_id", "as in the report"):
+        assert words not in written
+
+
+async def test_content_reaches_a_collector_where_it_was_opted_in(world: World, tmp_path: Path):
+    async with _running(tmp_path) as collector:
+        await _ask_and_rate(world, collector, content=True)
+    written = collector.file.read_text()
+    for words in (TEXT, "SELECT", "claims(claim_id", "as in the report"):
+        assert words in written
+
+
+async def test_the_shipped_configuration_is_valid_as_it_stands():
+    assert OTELCOL is not None
+    process = await asyncio.create_subprocess_exec(OTELCOL, "validate", "--config", str(CONFIG), cwd=ROOT)
+    assert await process.wait() == 0
