@@ -91,8 +91,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
             else value
             for key, value in inputs.items()
         }
-        loss: torch.Tensor = super()._compute_loss(model, rows)
-        return loss * len(part) / batch  # dr_grpo divides by the number of rows
+        loss: torch.Tensor = super()._compute_loss(model, rows) * (
+            len(part) / batch
+        )  # dr_grpo's is a mean of rows
+        return loss
 
     def _get_per_token_logps_and_entropies(
         self,
