@@ -79,7 +79,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
             loss = self._part_of_loss(model, inputs, part)
             self.accelerator.backward(loss)
             done += loss.detach()
-        return self._part_of_loss(model, inputs, last) + done
+        total: torch.Tensor = self._part_of_loss(model, inputs, last) + done
+        return total
 
     def _part_of_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], part: torch.Tensor
