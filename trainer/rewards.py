@@ -23,7 +23,7 @@ Outcome = Literal[
     "malformed",  # not an answer in the agent's form
 ]
 
-EXECUTES = 0.1  # a small slope from "does not run" to "runs"; far below what being right is worth
+FORMED = 0.1  # a small slope from "does not run" to "runs"; far below what being right is worth
 
 
 class BadReferenceError(Exception):
@@ -32,7 +32,7 @@ class BadReferenceError(Exception):
 
 @dataclass(frozen=True)
 class Score:
-    """`correct` is what is reported; `reward` is what is learnt from, in 0 … 1 + EXECUTES."""
+    """`correct` is what is reported; `reward` is what is learnt from, in 0 … 1 + FORMED."""
 
     outcome: Outcome
 
@@ -44,8 +44,9 @@ class Score:
     @property
     def reward(self) -> float:
         """The scalar reward."""
-        executes = self.outcome in ("correct", "wrong_rows", "correct_refusal")
-        return float(self.correct) + EXECUTES * executes
+        # A wrong refusal is worth what a wrong answer is: were it worth less, each hard question would teach to answer.
+        formed = self.outcome in ("correct", "wrong_rows", "correct_refusal", "wrong_refusal")
+        return float(self.correct) + FORMED * formed
 
 
 class Scorer:

@@ -14,7 +14,7 @@ from tests.trainer.tiny import torch
 from tools.knowledge import Item, Knowledge
 from tools.sql import Database
 from trainer.config import Grpo, Supervised
-from trainer.rewards import EXECUTES, Scorer
+from trainer.rewards import FORMED, Scorer
 from trainer.tasks import Task
 
 pytestmark = [pytest.mark.filterwarnings(ignored) for ignored in tiny.IGNORED]
@@ -331,7 +331,7 @@ def test_the_policy_learns_what_the_reward_says_and_an_invalid_episode_teaches_n
     )
     rewards = [numbers["reward"] for numbers in told if "reward" in numbers]
     assert len(rewards) == 10
-    assert all(EXECUTES <= reward < 1.0001 + EXECUTES for reward in rewards)
+    assert all(FORMED <= reward < 1.0001 + FORMED for reward in rewards)
     assert sum(rewards[-3:]) / 3 > sum(rewards[:2]) / 2 + 0.3
     advantages = {name: [a for text, a in seen if name in text] for name in ("Broken", "How many")}
     assert len(advantages["Broken"]) >= 4

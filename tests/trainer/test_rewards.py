@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domains.insurance.questions import questions
 from tools.sql import Database
-from trainer.rewards import EXECUTES, BadReferenceError, Outcome, Score, Scorer
+from trainer.rewards import FORMED, BadReferenceError, Outcome, Score, Scorer
 
 COUNT = {"sql": "SELECT COUNT(*) FROM claims"}
 REFUSE = {"refusal": "no weather in the tables"}
@@ -62,13 +62,13 @@ def test_every_answer_has_its_outcome(
     assert outcome(scorer, answer, reference) == expected
 
 
-def test_the_gold_of_every_question_is_worth_the_most_and_its_opposite_nothing(scorer: Scorer):
+def test_the_gold_of_every_question_is_worth_the_most_and_its_opposite_little(scorer: Scorer):
     for split in ("train", "dev", "test"):
         for question in questions(split):
             gold = {"sql": question.sql} if question.sql is not None else {"refusal": question.refusal}
             opposite = COUNT if question.sql is None else REFUSE
-            assert scorer.score(json.dumps(gold), gold).reward == 1 + EXECUTES
-            assert scorer.score(json.dumps(opposite), gold).reward == 0
+            assert scorer.score(json.dumps(gold), gold).reward == 1 + FORMED
+            assert scorer.score(json.dumps(opposite), gold).reward <= FORMED
 
 
 def test_rows_are_judged_on_production_alone_and_sql_on_both(databases: list[Database], scorer: Scorer):
@@ -122,11 +122,10 @@ def test_a_reference_that_does_not_evaluate_is_no_ground_for_a_score(
 
 def test_being_right_is_worth_more_than_running_and_running_more_than_failing():
     worth = {outcome: Score(outcome).reward for outcome in get_args(Outcome)}
-    assert worth["correct"] == worth["correct_refusal"] == 1 + EXECUTES
-    assert worth["wrong_rows"] == EXECUTES
+    assert worth["correct"] == worth["correct_refusal"] == 1 + FORMED
+    assert worth["wrong_rows"] == worth["wrong_refusal"] == FORMED
     assert {name for name, value in worth.items() if value == 0} == {
         "sql_error",
-        "wrong_refusal",
         "hallucination",
         "malformed",
     }
@@ -135,9 +134,10 @@ def test_being_right_is_worth_more_than_running_and_running_more_than_failing():
     ]
 
 
-def test_refusing_everything_is_worth_nothing_where_there_is_an_answer(scorer: Scorer):
+def test_refusing_is_worth_what_a_wrong_answer_is_where_there_is_a_right_one(scorer: Scorer):
     answerable = [question for question in questions("dev") if question.sql is not None]
-    assert sum(scorer.score(json.dumps(REFUSE), {"sql": question.sql}).reward for question in answerable) == 0
+    worth = {scorer.score(json.dumps(REFUSE), {"sql": question.sql}).reward for question in answerable}
+    assert worth == {FORMED}
 
 
 @given(st.text(max_size=80), st.sampled_from([COUNT, REFUSE, {"rows": [[1]]}]))
@@ -145,4 +145,4 @@ def test_any_text_has_a_reward_between_nothing_and_everything(
     scorer: Scorer, text: str, reference: dict[str, Any]
 ):
     for answer in (text, json.dumps({"sql": text}), json.dumps({"refusal": text})):
-        assert 0 <= scorer.score(answer, reference).reward <= 1 + EXECUTES
+        assert 0 <= scorer.score(answer, reference).reward <= 1 + FORMED
