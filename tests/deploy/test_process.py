@@ -104,6 +104,7 @@ async def test_nothing_outlives_its_supervisor_however_that_ends(
     port = free_port()
     script = f"""
 import asyncio
+import signal
 from pathlib import Path
 from deploy.process import running
 from tests.deploy.conftest import fake_program
@@ -112,6 +113,7 @@ async def main():
     async with running(fake_program("one", {port}, Path({str(tmp_path)!r}))):
         await asyncio.sleep(600)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests themselves run in the background
 asyncio.run(main())
 """
     supervisor = subprocess.Popen([sys.executable, "-c", script], cwd=root, stderr=subprocess.DEVNULL)
@@ -120,8 +122,10 @@ asyncio.run(main())
             while holder(port) is None:
                 await asyncio.sleep(0.05)
         os.kill(supervisor.pid, number)
+        supervisor.wait(30)
     finally:
-        supervisor.wait(10)
+        supervisor.kill()
+        supervisor.wait()
     assert await gone(tmp_path)
 
 
