@@ -153,8 +153,13 @@ def refusal(status: int, body: str) -> ModelError:
         error = orjson.loads(body).get("error", {})
         message = str(error.get("message", body))
     except (orjson.JSONDecodeError, AttributeError):
-        message = body
+        error, message = {}, body
     message = message[:500] or f"HTTP {status}"
+    if (
+        status == 404 and not error
+    ):  # not a model that vLLM lacks, but a path: embeddings of a model that only writes
+        message = "The model that is served cannot do this. Ask one that can, or use another endpoint."
+        return ModelError(message, status=400, code="unsupported_operation")
     if status == 400 and any(hint in message for hint in _CONTEXT_HINTS):
         return ModelError(message, status=400, code="context_length_exceeded")
     if status == 404:

@@ -155,6 +155,7 @@ async def test_a_policy_that_is_not_loaded_is_ours_to_mend(session: aiohttp.Clie
 @pytest.mark.parametrize(
     ("status", "body", "expected", "code", "said"),
     [
+        (404, b'{"detail":"Not Found"}', 400, "unsupported_operation", "cannot do this"),
         (400, b'{"error": {"message": "bad temperature"}}', 400, "invalid_value", "bad temperature"),
         (500, b'{"error": {"message": "out of memory"}}', 502, "upstream_unavailable", "500: out of memory"),
         (500, b"Internal Server Error", 502, "upstream_unavailable", "Internal Server Error"),
