@@ -1,5 +1,6 @@
 """The `flywheel` command: parses, calls, prints. What it does is in modules that the commands import when they run."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -61,3 +62,5 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except asyncio.CancelledError:  # SIGTERM: what was running has been stopped in order
+        sys.exit(143)
