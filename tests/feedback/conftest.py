@@ -16,3 +16,18 @@ def outbox(tmp_path):
     outbox = Outbox(tmp_path / "outbox.db")
     yield outbox
     outbox.close()
+
+
+@pytest.fixture
+def stop(store):
+    """The store stops taking requests: its table is away, a real error of the database. Returns what brings it back."""
+
+    def rename(old, new):
+        with store.writing() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+    def stop():
+        rename("requests", "away")
+        return lambda: rename("away", "requests")
+
+    return stop

@@ -9,17 +9,3 @@ class TestLocalBus(BusContract):
     @pytest.fixture
     def bus(self, store):
         return LocalBus(Collector(store))
-
-    @pytest.fixture
-    def stop(self, store):
-        """The table is away: a real error of the database."""
-
-        def rename(old, new):
-            with store.writing() as connection:
-                connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
-
-        def stop():
-            rename("requests", "away")
-            return lambda: rename("away", "requests")
-
-        return stop

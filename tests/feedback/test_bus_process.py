@@ -16,20 +16,6 @@ class TestProcessBus(BusContract):
         yield bus
         await bus.close()
 
-    @pytest.fixture
-    def stop(self, store):
-        """The table is away: a real error of the database."""
-
-        def rename(old, new):
-            with store.writing() as connection:
-                connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
-
-        def stop():
-            rename("requests", "away")
-            return lambda: rename("away", "requests")
-
-        return stop
-
     async def test_a_collector_that_was_killed_is_started_again(self, bus, store):
         await bus.publish(as_json(request("r1")))
         os.kill(bus._process.pid, 9)
