@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -23,7 +23,7 @@ from gateway.limits.limits import Limits
 from gateway.metering import UNSAID_TOKENS, Meter, Used
 from gateway.recorder import Recorder
 from gateway.sse import frame
-from gateway.streaming import unless_disconnected
+from gateway.streaming import EventStream, unless_disconnected
 from gateway.telemetry import ModelOutcome, Telemetry
 from gateway.trace import Trace
 
@@ -289,23 +289,15 @@ class _Exchange:
         )
 
 
-class _Stream(Response):
+class _Stream(EventStream):
     """Server-sent events. An error before the first byte is an ordinary response; after it, an event that ends all."""
 
     def __init__(self, exchange: _Exchange) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
-        self.headers["content-type"] = "text/event-stream; charset=utf-8"
+        super().__init__({})
         self._exchange = exchange
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all. A client that leaves ends the request to the provider, which is recorded."""
-        try:
-            await unless_disconnected(receive, self._send(scope, receive, send))
-        except ClientDisconnect:
-            return
-        finally:
-            self._exchange.over()
+    async def _over(self) -> None:
+        self._exchange.over()
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False

@@ -1,6 +1,7 @@
 """An answer on its way to a client that may leave at any moment."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -46,24 +47,42 @@ class Form(Protocol):
         ...
 
 
-class AnswerStream(Response):
-    """Server-sent events. Until the model has begun to answer, an error is an ordinary error response."""
+class EventStream(Response, ABC):
+    """Server-sent events, for as long as the client stays."""
 
-    def __init__(self, answer: Answer, form: Form, headers: dict[str, str]) -> None:
+    def __init__(self, headers: dict[str, str]) -> None:
         super().__init__(headers={**headers, "cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self.headers["content-type"] = "text/event-stream; charset=utf-8"
-        self._answer = answer
-        self._form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all. A client that leaves cancels the generation, which is recorded; nobody is there to be told."""
+        """Send it all. A client that leaves ends the answer, which is recorded; nobody is there to be told."""
         try:
             await unless_disconnected(receive, self._send(scope, receive, send))
         except ClientDisconnect:
             return
         finally:
-            await self._answer.cancel()
+            await self._over()
+
+    @abstractmethod
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response, its start included."""
+
+    @abstractmethod
+    async def _over(self) -> None:
+        """Nothing more is sent: what is still being made is in vain."""
+
+
+class AnswerStream(EventStream):
+    """Server-sent events. Until the model has begun to answer, an error is an ordinary error response."""
+
+    def __init__(self, answer: Answer, form: Form, headers: dict[str, str]) -> None:
+        super().__init__(headers)
+        self._answer = answer
+        self._form = form
+
+    async def _over(self) -> None:
+        await self._answer.cancel()
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
