@@ -32,6 +32,7 @@ from deploy.errors import FlywheelError
 from deploy.settings import Settings
 from deploy.supervisor import System, running
 from domains.insurance.questions import questions
+from feedback.policies import base_policy
 from tools.sql import Database
 from trainer.config import TrainerConfig
 from trainer.reports import Report, TaskResult
@@ -234,7 +235,9 @@ class Demo:
 
     async def _evaluate(self) -> Result:
         manifest = training.checkpoint_manifest(self._settings, self._state["train"]["trained"])
-        contest = training.contest_config(self._settings, self._config(), manifest, active=_base_of(manifest))
+        contest = training.contest_config(
+            self._settings, self._config(), manifest, active=base_policy(AGENT, manifest["base_digest"])
+        )
         with jobs.Bars(self._console) as bars:
             await jobs.run(self._settings, "evaluate", contest, contest.reports, bars.show)
         reports = training.load_reports(contest)
@@ -388,10 +391,6 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-
-def _base_of(manifest: dict[str, Any]) -> str:
-    return f"{manifest['agent']}@base-{manifest['base_digest']}"
 
 
 _VERDICTS = {

@@ -20,8 +20,8 @@ from trainer.rewards import Scorer
 
 ERROR_RATE = 0.10  # of ratings
 SECOND_OPINION = 0.15  # of questions are asked by two employees
-WRITES_SQL = 0.10  # of wrong answers are corrected with SQL (or with the right refusal)
-KNOWS_RESULT = 0.75  # … with the rows that a right answer returns; the rest are only rated down
+WRITES_SQL = 0.20  # of wrong answers are corrected with SQL
+KNOWS_RESULT = 0.70  # … with the rows that a right answer returns; the rest are only rated down
 NAMES = ("amara", "bruno", "chen", "dalia", "emil", "fatou")
 _MOST_ROWS = 60  # nobody types more into a correction
 _CONCURRENCY = 8
@@ -66,12 +66,12 @@ def rating(visit: Visit, text: str, production: Database) -> dict[str, Any]:
 
 
 def _correction(means: float, reference: dict[str, str], production: Database) -> dict[str, Any] | None:
-    if means < WRITES_SQL:
+    if means >= WRITES_SQL + KNOWS_RESULT:
+        return None
+    if means < WRITES_SQL or "refusal" in reference:  # to say that there is no answer takes no SQL
         return dict(reference)
-    if means < WRITES_SQL + KNOWS_RESULT and "sql" in reference:
-        rows = production.query(reference["sql"]).rows
-        return {"rows": [list(row) for row in rows]} if len(rows) <= _MOST_ROWS else None
-    return None
+    rows = production.query(reference["sql"]).rows
+    return {"rows": [list(row) for row in rows]} if len(rows) <= _MOST_ROWS else None
 
 
 async def work(

@@ -15,7 +15,7 @@ from deploy.client import AsyncClient, Client, segment
 from deploy.errors import FlywheelError
 from deploy.settings import Settings
 from feedback.events import PolicyState
-from feedback.policies import TRANSITIONS
+from feedback.policies import TRANSITIONS, is_base
 from trainer.config import Contender, ContestConfig, TrainerConfig
 from trainer.gate import Thresholds, Verdict, judge
 from trainer.reports import Report
@@ -110,7 +110,7 @@ def contest_config(
     contenders = [Contender(name="base"), Contender(name="base_few_shot", shots=_SHOTS)]
     if control:
         contenders.append(Contender(name="supervised", policy=control))
-    if "@base-" not in active and active != control:
+    if not is_base(active) and active != control:
         contenders.append(Contender(name="active", policy=active))
     contenders.append(Contender(name="trained", policy=policy))
     return ContestConfig(

@@ -40,9 +40,16 @@ class _Evidence:
     fingerprint: str
 
     @property
-    def preference(self) -> tuple[bool, datetime, str]:
-        """The least is the form to keep: one that can be executed rather than bare rows, then the oldest."""
-        return ("rows" in self.reference, self.rating.time, self.rating.event_id)
+    def corrected(self) -> bool:
+        """Whether the rater wrote the reference, rather than confirm an answer."""
+        return not self.rating.value
+
+    @property
+    def preference(self) -> tuple[bool, bool, datetime, str]:
+        """The least is the form to keep: what can be executed before bare rows, what was written before what was
+        confirmed, then the oldest.
+        """
+        return ("rows" in self.reference, not self.corrected, self.rating.time, self.rating.event_id)
 
 
 class _Task:
@@ -174,6 +181,7 @@ def _sample(name: str, agreeing: list[_Evidence]) -> Sample:
         question=asked[-1] if asked else "",
         messages=best.request.input,
         reference=best.reference,
+        corrected=best.corrected,
         support=len(raters),
         raters=tuple(raters),
         request_ids=tuple(sorted({evidence.request.request_id for evidence in agreeing})),

@@ -26,6 +26,19 @@ TRANSITIONS: dict[PolicyState | None, frozenset[PolicyState]] = {
 }
 
 
+_BASE = "@base-"
+
+
+def base_policy(agent: str, digest: str) -> str:
+    """The policy of an agent that has learned nothing yet: the base model with this digest."""
+    return f"{agent}{_BASE}{digest}"
+
+
+def is_base(policy: str) -> bool:
+    """Whether `policy` is named as `base_policy` names it. No checkpoint may be."""
+    return _BASE in policy
+
+
 class PolicyTransitionError(Exception):
     """A policy cannot go from the state that it is in to the one asked for. The message says where it can go."""
 

@@ -25,7 +25,8 @@ class Sample(BaseModel):
     """A task with a verified reference. `support` is how many people stand behind it: the length of `raters`.
 
     `reference` is an answer by the agent's response schema, or `{"rows": [[…], …]}`. `policy` gave the answer that
-    `messages` and `reference` come from; `request_ids` are all that agree.
+    `messages` come from; `request_ids` are all that agree. `corrected` tells a reference that somebody wrote from an
+    answer that was only confirmed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class Sample(BaseModel):
     question: str
     messages: tuple[Message, ...]
     reference: dict[str, Any]
+    corrected: bool = False
     support: int
     raters: tuple[str, ...]
     request_ids: tuple[str, ...]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from feedback.policies import base_policy
 from gateway.limits.config import LimitsConfig
 
 
@@ -223,4 +224,4 @@ class GatewayConfig(BaseModel):
 
     def base_policy(self, agent: str) -> str:
         """The policy of an agent that has learned nothing yet."""
-        return f"{agent}@base-{self.base_digest}"
+        return base_policy(agent, self.base_digest)

@@ -19,9 +19,9 @@ class Lora(_Section):
 class Supervised(_Section):
     """The warm start on corrections and, with all its epochs, the supervised control."""
 
-    epochs: int = Field(8, ge=1, description="Of the control: enough to learn the corrections by heart.")
+    epochs: int = Field(6, ge=1, description="Of the control: enough to learn the corrections by heart.")
     warm_start_epochs: int = Field(
-        8,
+        6,
         ge=1,
         description="After which reinforcement takes over; fewer leave it more to explore, and to learn.",
     )
@@ -33,11 +33,13 @@ class Supervised(_Section):
 class Grpo(_Section):
     """Group-relative policy optimisation: no length normalisation (`dr_grpo`), clip-higher, no KL term."""
 
-    steps: int = Field(30, ge=1)
+    steps: int = Field(44, ge=1)
     prompts_per_step: int = Field(8, ge=1)
     generations: int = Field(8, ge=2, description="Answers sampled per prompt: the group.")
-    learning_rate: float = Field(5e-5, gt=0, description="Constant after two warm-up steps.")
-    temperature: float = Field(1.0, gt=0)
+    learning_rate: float = Field(1.5e-4, gt=0, description="Constant after two warm-up steps.")
+    temperature: float = Field(
+        1.15, gt=0, description="Above 1, so that a start that knows its corrections by heart explores."
+    )
     epsilon_low: float = Field(0.2, gt=0, lt=1)
     epsilon_high: float = Field(0.28, gt=0, description="Clip-higher (DAPO, arXiv 2503.14476).")
     save_every: int = Field(6, ge=1, description="Steps between checkpoints that a killed run resumes from.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from agents.loop import format_answer
 from feedback.events import Message
+from feedback.policies import base_policy
 from trainer.config import Contender, ContestConfig
 from trainer.dataset import demonstrations
 from trainer.digest import base_digest
@@ -35,7 +36,7 @@ def hold(config: ContestConfig, emit: Emit) -> dict[str, Report]:
 def _evaluate(world: World, contender: Contender, tasks: Sequence[Task], emit: Emit) -> Report:
     config = world.config
     model: Any = load_base(config.base_model, world.device)
-    policy = contender.policy or f"{world.agent.name}@base-{base_digest(config.base_model)}"
+    policy = contender.policy or base_policy(world.agent.name, base_digest(config.base_model))
     if contender.policy is not None:
         model = load_adapter(model, checkpoint_of(config, contender.policy), trainable=False)
     stage, total, ended = f"evaluate {contender.name}", len(tasks), 0

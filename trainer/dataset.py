@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from feedback.policies import is_base
 from feedback.samples import load
 from trainer.tasks import Task
 
@@ -14,16 +15,25 @@ class EmptyDatasetError(Exception):
 def from_samples(path: Path) -> list[Task]:
     """Every sample as a task, in the file's order. Raises `EmptyDatasetError` or `feedback.samples.DatasetError`."""
     tasks = [
-        Task(id=sample.task_id, messages=sample.messages, reference=sample.reference)
+        Task(
+            id=sample.task_id,
+            messages=sample.messages,
+            reference=sample.reference,
+            own=not sample.corrected and is_base(sample.policy),
+        )
         for sample in load(path).samples
     ]
     if not demonstrations(tasks):
         raise EmptyDatasetError(
-            f"{path}: no corrected or confirmed answers in it; collect ratings, then `flywheel curate`"
+            f"{path}: no corrections in it that a model could imitate; collect some, then `flywheel curate`"
         )
     return tasks
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks whose reference is an answer that can be imitated. Rows say what is right, not how to say it."""
-    return [task for task in tasks if "rows" not in task.reference]
+    """The tasks whose reference is worth imitating: somebody's correction, or a better model's confirmed answer.
+
+    Rows say what is right, not how to say it. What the base model gets right by itself is the easy part, often copied
+    from the examples in its prompt: to imitate that taught it to copy (docs/log.md). Both still are tasks to reward.
+    """
+    return [task for task in tasks if "rows" not in task.reference and not task.own]

@@ -11,13 +11,17 @@ from feedback.events import Message
 
 
 class Task(BaseModel):
-    """`reference` is `{"sql": …}`, `{"rows": [[…], …]}` or `{"refusal": …}`; `tags` are for reports only."""
+    """`reference` is `{"sql": …}`, `{"rows": [[…], …]}` or `{"refusal": …}`; `tags` are for reports only.
+
+    `own`: the reference is what the base model answered by itself, and somebody confirmed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     messages: tuple[Message, ...]
     reference: dict[str, Any]
+    own: bool = False
     tags: dict[str, str] = {}
 
 

@@ -19,9 +19,8 @@ Level = Literal["simple", "grouped", "dated", "joined", "unanswerable"]
 Split = Literal["train", "dev", "test"]
 Novelty = Literal["phrasing", "template"]
 
-# Where each phrasing of a train template goes; those of dev and test templates stay together. Of a train template
-# that is not `held_out`, only the phrasings for train count.
-_PLACES: tuple[Split, ...] = ("train", "train", "train", "train", "dev", "test", "test")
+# Where each phrasing of a train template goes; those of dev and test templates stay together.
+_PLACES: tuple[Split, ...] = (*["train"] * 4, "dev", "test", "test", *["train"] * 4)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class Template:
     phrasings: list[str]
     sql: str | None = None
     refusal: str | None = None
-    held_out: bool = True  # a train template: whether some of its phrasings are kept for dev and test
 
     def slots(self, values: dict[str, list[str]]) -> list[str]:
         """Its slots, found by use, so that none can be declared and forgotten."""
@@ -76,8 +74,6 @@ def _expand(template: Template) -> list[Question]:
     found: list[Question] = []
     for index, phrasing in enumerate(template.phrasings):
         place = _PLACES[index] if template.split == "train" else template.split
-        if place != "train" and not template.held_out:
-            break
         novelty: Novelty = "phrasing" if template.split == "train" else "template"
         fan = fans[f"{place}_{novelty}"][template.level]
         # A fan of 1.5 gives one value and two values in turn.

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field, field_validator
 
 from feedback.events import PolicyState
-from feedback.policies import PolicyStatus
+from feedback.policies import PolicyStatus, is_base
 from gateway.checkpoint import Checkpoint
 from gateway.description import takes
 from gateway.errors import ApiError
@@ -31,7 +31,7 @@ class RegisterRequest(Body):
     @field_validator("policy")
     @classmethod
     def _not_a_base(cls, policy: str) -> str:
-        if "@base-" in policy:
+        if is_base(policy):
             raise ValueError(
                 "digests that begin with base- are kept for the base model, which needs no registration"
             )

@@ -105,6 +105,15 @@ def test_agreement_is_kept_once_and_counted():
     assert curated.rejected == {"duplicate": 2}
 
 
+def test_what_somebody_wrote_is_kept_rather_than_what_was_confirmed():
+    sample = only(
+        episode("r1", yes("ann", time=at(1))),
+        episode("r2", no("bob", {"sql": "SELECT 1"}, time=at(2)), answer='{"sql": "SELECT 9"}'),
+    )
+    assert (sample.corrected, sample.request_ids) == (True, ("r1", "r2"))
+    assert not only(episode("r1", yes("ann"))).corrected
+
+
 def test_one_person_who_says_it_twice_is_one_person():
     assert only(episode("r1", yes("ann")), episode("r2", yes("ann"))).support == 1
 

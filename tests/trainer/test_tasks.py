@@ -22,7 +22,8 @@ TASKS = [
 ]
 
 
-def sample(number: int, reference: dict[str, Any]) -> Sample:
+def sample(number: int, reference: dict[str, Any], **fields: Any) -> Sample:
+    given = {"corrected": True, "policy": "sql-analyst@base-b0"} | fields
     return Sample(
         task_id=f"t{number}",
         question="How many?",
@@ -31,7 +32,7 @@ def sample(number: int, reference: dict[str, Any]) -> Sample:
         support=1,
         raters=("ann",),
         request_ids=(f"r{number}",),
-        policy="sql-analyst@base",
+        **given,
     )
 
 
@@ -78,6 +79,18 @@ def test_only_answers_can_be_imitated_rows_say_what_is_right_and_not_how_to_say_
         saved(tmp_path / "set.jsonl", {"rows": [[1]]}, {"sql": "SELECT 1"}, {"refusal": "no"})
     )
     assert [task.reference for task in demonstrations(tasks)] == [{"sql": "SELECT 1"}, {"refusal": "no"}]
+
+
+def test_what_the_base_model_answers_by_itself_is_rewarded_and_not_imitated(tmp_path: Path):
+    said = [
+        sample(0, {"sql": "SELECT 0"}, corrected=False),
+        sample(1, {"sql": "SELECT 1"}),
+        sample(2, {"sql": "SELECT 2"}, corrected=False, policy="sql-analyst@d1g357"),
+    ]
+    save(Curated(tuple(said), Counter()), tmp_path / "set.jsonl")
+    tasks = from_samples(tmp_path / "set.jsonl")
+    assert [task.id for task in tasks] == ["t0", "t1", "t2"]
+    assert [task.id for task in demonstrations(tasks)] == ["t1", "t2"]
 
 
 def test_a_data_set_without_any_answer_to_imitate_is_refused_with_what_to_do(tmp_path: Path):

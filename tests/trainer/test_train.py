@@ -43,6 +43,7 @@ def sample(number: int) -> Sample:
         question=question,
         messages=(Message(role="user", content=question),),
         reference={"rows": [[7]]} if number % 2 else {"sql": "SELECT 7"},
+        corrected=True,
         support=1,
         raters=("ann",),
         request_ids=(f"r{number}",),
