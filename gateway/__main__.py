@@ -2,11 +2,11 @@
 
 import argparse
 import logging
-import socket
 import sys
 from pathlib import Path
 
 from gateway.config import ConfigError, GatewayConfig
+from gateway.listener import bound
 from gateway.workers.parent import oversee
 
 
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         config = GatewayConfig.load(path)
-        listener = _listen(config.host, config.port)
+        listener = bound(config.host, config.port)
     except ConfigError as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
@@ -31,24 +31,6 @@ def main(arguments: list[str] | None = None) -> int:
     from gateway.serve import serve
 
     return serve(config, listener)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises `ConfigError` when the port is taken or the address is not ours."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}. Choose another port."
-        ) from error
-    return listener
 
 
 if __name__ == "__main__":

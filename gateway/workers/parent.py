@@ -1,8 +1,9 @@
-"""The process above several workers: it starts them on one socket, starts again who dies, and ends all in order.
+"""The process above several workers: it starts them behind one port, starts again who dies, and ends all in order.
 
-They inherit the socket and accept from it by turns. So a connection that has not been accepted waits for whoever is
-free, and none is lost with a worker that is killed; nor is one refused while all of them are being started again.
-Each is a program of its own and no fork of this one, which has threads of nobody and imports next to nothing.
+Each worker has a socket of its own on that port, over which the kernel spreads connections (SO_REUSEPORT, socket(7)).
+Of one socket that all inherit, whoever wakes first accepts every connection that waits: 32 clients that came at once
+often had one worker. A worker listens when it is ready and no longer than it lives, so that no connection is given to
+one that cannot answer. Each is a program of its own and no fork of this one, which imports next to nothing.
 """
 
 import logging
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.config import GatewayConfig
+from gateway.listener import reserve
 from gateway.workers.place import Place
 
 _END = {signal.SIGTERM, signal.SIGINT}
@@ -34,13 +36,14 @@ def oversee(config: GatewayConfig, listener: socket.socket) -> int:
 
     Where one cannot even start, all are ended, and its status is returned: starting it again would not help.
     """
+    reserve(listener)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are waited for below
     with tempfile.TemporaryDirectory(prefix="flywheel-") as folder, listener:
         workers = [
-            _Worker(Place(number, config.processes, Path(folder), int(time.time())), listener)
+            _Worker(Place(number, config.processes, Path(folder), int(time.time())))
             for number in range(config.processes)
         ]
-        _prepare(Path(folder), config)
+        _prepare(Path(folder), config.model_copy(update={"port": listener.getsockname()[1]}))
         with _ended(workers):
             while True:
                 for worker in workers:
@@ -51,7 +54,6 @@ def oversee(config: GatewayConfig, listener: socket.socket) -> int:
                 received = signal.sigtimedwait(_SIGNALS, min(worker.wait for worker in workers))
                 if received is not None and received.si_signo in _END:
                     _log.info("signal %d: the workers drain", received.si_signo)
-                    listener.close()
                     return 0
 
 
@@ -64,10 +66,9 @@ def _prepare(folder: Path, config: GatewayConfig) -> None:
 class _Worker:
     """One worker through all its lives. `failed` is the exit status of one that never came up by itself."""
 
-    def __init__(self, place: Place, listener: socket.socket) -> None:
+    def __init__(self, place: Place) -> None:
         self.place = place
         self.failed: int | None = None
-        self._listener = listener
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._start_at = 0.0
@@ -103,7 +104,6 @@ class _Worker:
             self.place.number,
             self.place.count,
             self.place.started,
-            self._listener.fileno(),
             os.getpid(),
         )
         self._process = subprocess.Popen(
@@ -115,7 +115,6 @@ class _Worker:
                 *map(str, numbers),
             ],
             env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self.place.folder / "metrics")},
-            pass_fds=(self._listener.fileno(),),
         )
 
     def _has_ended(self, pid: int, status: int) -> None:

@@ -6,7 +6,7 @@ asked for here again.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import orjson
 import uvicorn
@@ -20,6 +20,7 @@ from gateway.state import Gateway
 from gateway.workers.board import Picture
 
 _CLOSE_SECONDS = 1
+_AGAIN_SECONDS = 0.25
 
 
 @asynccontextmanager
@@ -40,7 +41,10 @@ async def joined(gateway: Gateway, app: ASGIApp) -> AsyncIterator[None]:
     server = _Server(config)
     serving = asyncio.create_task(server.serve(), name="private socket")
     try:
-        await gateway.board.known.wait()
+        while not gateway.board.known.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(gateway.board.known.wait(), _AGAIN_SECONDS)
+            gateway.keeper.suspect()  # the leader may be starting, too
         yield
     finally:
         server.should_exit = True

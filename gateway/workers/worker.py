@@ -1,22 +1,22 @@
-"""`python -m gateway.workers.worker CONFIG NUMBER COUNT STARTED LISTENER PARENT`: one worker, started by the parent."""
+"""`python -m gateway.workers.worker CONFIG NUMBER COUNT STARTED PARENT`: one worker, started by the parent."""
 
 import ctypes
 import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 from pathlib import Path
 
 from gateway.config import GatewayConfig
+from gateway.listener import bound
 from gateway.serve import serve
 from gateway.workers.place import Place
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main(config: Path, number: int, count: int, started: int, listener: int, parent: int) -> int:
+def main(config: Path, number: int, count: int, started: int, parent: int) -> int:
     """Serve until SIGTERM, also that of the kernel when the parent is gone. Returns the exit status."""
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s worker {number} %(name)s: %(message)s"
@@ -27,7 +27,8 @@ def main(config: Path, number: int, count: int, started: int, listener: int, par
         return 1
     place = Place(number, count, config.parent, started)
     try:
-        return serve(GatewayConfig.load(config), socket.socket(fileno=listener), place)
+        settings = GatewayConfig.load(config)
+        return serve(settings, bound(settings.host, settings.port, shared=True), place)
     finally:
         if os.getppid() != parent:  # it was killed, and cannot do this any more
             shutil.rmtree(config.parent, ignore_errors=True)
