@@ -45,6 +45,7 @@ from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
 from gateway.workers.board import Board
+from gateway.workers.counter import LeaderCounter
 from gateway.workers.forward import Forward
 from gateway.workers.peers import Peers
 from gateway.workers.place import Place
@@ -112,7 +113,9 @@ async def _opened(
         await stack.enter_async_context(telemetry.exporting())
         store = await asyncio.to_thread(Store.open, config.store_url)
         stack.callback(store.close)
-        limits = Limits(config.limits, Usage(store))
+        peers = Peers(place)
+        stack.push_async_callback(peers.close)
+        limits = Limits(config.limits, Usage(store), None if place.leads else LeaderCounter(peers))
         stack.push_async_callback(limits.close)
         stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox_path = outboxes.path_of(config.outbox_path, place.number)
@@ -125,8 +128,6 @@ async def _opened(
         session = await stack.enter_async_context(_session())
         limit = place.share(config.replica_limit)
         pool = Pool([Replica(session, url) for url in config.vllm_urls], limit=limit)
-        peers = Peers(place)
-        stack.push_async_callback(peers.close)
         board = Board(peers, serving, pool)
         hot_swap = HotSwap(registry, serving, pool, board, tolerance=config.probe_tolerance)
         keeper = Keeper(hot_swap.restore if place.leads else board.fetch)

@@ -12,10 +12,9 @@ from typing import Any
 
 from gateway.pool import Pool
 from gateway.serving import Alias, Serving
-from gateway.workers.peers import PeerError, Peers
+from gateway.workers.peers import LEADER, PeerError, Peers
 
 _TELL_SECONDS = 5.0
-_LEADER = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Board:
     async def fetch(self) -> list[str]:
         """By a worker that does not lead: have the leader check, and serve by what it says. Returns what is wrong."""
         try:
-            answer = await self._peers.ask(_LEADER, "GET", "/picture", seconds=None)
+            answer = await self._peers.ask(LEADER, "GET", "/picture", seconds=None)
         except PeerError as error:
             return [str(error)]
         self._take(Picture.read(answer["picture"]))

@@ -6,9 +6,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import EXPECTED, ApiError, to_api_error
 from gateway.wire import read_body
-from gateway.workers.peers import HOST, Peers
+from gateway.workers.peers import HOST, LEADER, Peers
 
-_LEADER = 0
 _PREFIXES = ("/v1/policies", "/v1/agents/", "/v1/status")
 _ASKED = (b"authorization", b"content-type")
 _ANSWERED = ("content-type", "retry-after", "www-authenticate", "allow")
@@ -44,7 +43,7 @@ async def _ask(peers: Peers, scope: Scope, data: bytes) -> Response:
     path = scope["raw_path"].decode("latin-1")
     query = scope["query_string"].decode("latin-1")
     url = f"{HOST}{path}?{query}" if query else HOST + path
-    session = peers.session(_LEADER)
+    session = peers.session(LEADER)
     try:
         async with session.request(scope["method"], url, data=data or None, headers=headers) as answer:
             kept = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}

@@ -10,6 +10,7 @@ import orjson
 
 from gateway.workers.place import Place
 
+LEADER = 0
 HOST = "http://worker"  # a name for the sake of HTTP: the socket is the address
 _CONNECT_SECONDS = 2.0
 

@@ -20,7 +20,7 @@ class Place:
     @property
     def leads(self) -> bool:
         """Whether policies are this worker's to move."""
-        return self.number == 0
+        return self.number == 0  # as `peers.LEADER`
 
     @property
     def others(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import condition
 from gateway.state import Gateway
 from gateway.workers.board import Picture
+from gateway.workers.counter import counted
 
 _CLOSE_SECONDS = 1
 _AGAIN_SECONDS = 0.25
@@ -69,6 +70,7 @@ class _Private:
                 Route("/picture", self._picture, methods=["GET"]),
                 Route("/picture", self._told, methods=["POST"]),
                 Route("/forget", self._forget, methods=["POST"]),
+                Route("/rates", self._rates, methods=["POST"]),
                 Route("/missing", self._missing, methods=["GET"]),
                 Route("/figures", self._figures, methods=["GET"]),
             ],
@@ -91,6 +93,9 @@ class _Private:
     async def _forget(self, _: Request) -> Response:
         self._gateway.auth.forget()
         return _json({})
+
+    async def _rates(self, request: Request) -> Response:
+        return _json(counted(self._gateway.limits.rates, orjson.loads(await request.body())))
 
     async def _missing(self, _: Request) -> Response:
         return _json(await condition.missing(self._gateway))
