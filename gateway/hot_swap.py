@@ -2,7 +2,8 @@
 
 Load under a new name on every server → re-score the probes on each (a served model that is not the evaluated one is
 refused) → record → flip. The one before stays loaded, so that a roll-back is only a flip; anything older is unloaded
-when its requests are over. A server that was out of rotation gets no request for a policy before it is verified there.
+when its requests are over, in every worker. A server that was out of rotation gets no request for a policy before it is
+verified there.
 """
 
 import asyncio

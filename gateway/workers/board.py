@@ -15,6 +15,7 @@ from gateway.serving import Alias, Serving
 from gateway.workers.peers import LEADER, PeerError, Peers
 
 _TELL_SECONDS = 5.0
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,12 @@ class Board:
             try:
                 await self._peers.ask(number, "POST", "/picture", body, seconds=None)
             except PeerError as error:
-                if not error.gone:  # hung, or too busy to accept: it may still be using it
-                    await asyncio.sleep(_TELL_SECONDS)
+                if (
+                    not error.gone
+                ):  # it hangs, or has just died: only who is surely gone uses nothing any more
+                    await asyncio.sleep(_AGAIN_SECONDS)
                     continue
-            return  # done, or the worker has died, and its requests with it
+            return
 
     async def taken(self, picture: Picture, drained: str | None) -> None:
         """Serve by what the leader says, and return when no request runs on the policy `drained`, if one is named."""

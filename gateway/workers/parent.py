@@ -94,7 +94,8 @@ class _Worker:
 
     def join(self) -> None:
         """Wait until it has ended."""
-        if self._process is not None and self._process.wait() != 0:
+        # SIGTERM itself ends one that is still starting.
+        if self._process is not None and self._process.wait() not in (0, -signal.SIGTERM):
             _log.error("worker %d ended with %d", self.place.number, self._process.returncode)
 
     def _start(self) -> None:

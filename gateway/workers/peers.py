@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class PeerError(Exception):
-    """The other worker did not answer. `gone`: nobody listens there, or whoever did has ended meanwhile."""
+    """The other worker did not answer. `gone`: nobody listens there."""
 
     def __init__(self, number: int, reason: str, *, gone: bool) -> None:
         super().__init__(f"worker {number} does not answer: {reason}")
@@ -53,12 +53,14 @@ class Peers:
                 method, HOST + path, data=data, timeout=timeout
             ) as response:
                 answer = await response.read()
+        except aiohttp.ClientConnectorError as error:
+            raise PeerError(number, str(error), gone=True) from error
         except TimeoutError as error:
             raise PeerError(
                 number, f"nothing within {seconds or _CONNECT_SECONDS:g} s", gone=False
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise PeerError(number, str(error) or type(error).__name__, gone=True) from error
+            raise PeerError(number, str(error) or type(error).__name__, gone=False) from error
         if response.status != 200:
             detail = answer[:200].decode(errors="replace")
             raise PeerError(number, f"{response.status} to {method} {path}: {detail}", gone=False)

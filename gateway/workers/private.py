@@ -20,6 +20,9 @@ from gateway.state import Gateway
 from gateway.workers.board import Picture
 from gateway.workers.counter import counted
 
+_KEEP_SECONDS = (
+    75  # longer than aiohttp keeps a connection (15 s): who closes first must be the one that asks
+)
 _CLOSE_SECONDS = 1
 _AGAIN_SECONDS = 0.25
 
@@ -37,6 +40,7 @@ async def joined(gateway: Gateway, app: ASGIApp) -> AsyncIterator[None]:
         lifespan="off",
         access_log=False,
         log_config=None,
+        timeout_keep_alive=_KEEP_SECONDS,
         timeout_graceful_shutdown=_CLOSE_SECONDS,  # nothing of value is in progress when this block ends
     )
     server = _Server(config)
