@@ -75,9 +75,8 @@ class Board:
             try:
                 await self._peers.ask(number, "POST", "/picture", body, seconds=None)
             except PeerError as error:
-                if (
-                    not error.gone
-                ):  # it hangs, or has just died: only who is surely gone uses nothing any more
+                # It hangs, or has just died: only who is surely gone uses nothing any more.
+                if not error.gone:
                     await asyncio.sleep(_AGAIN_SECONDS)
                     continue
             return

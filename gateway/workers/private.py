@@ -6,7 +6,7 @@ asked for here again.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 import orjson
 import uvicorn
@@ -20,11 +20,10 @@ from gateway.state import Gateway
 from gateway.workers.board import Picture
 from gateway.workers.counter import counted
 
-_KEEP_SECONDS = (
-    75  # longer than aiohttp keeps a connection (15 s): who closes first must be the one that asks
-)
+# Longer than aiohttp keeps a connection (15 s): who closes first must be the one that asks.
+_KEEP_SECONDS = 75
 _CLOSE_SECONDS = 1
-_AGAIN_SECONDS = 0.25
+_POLL_SECONDS = 0.1
 
 
 @asynccontextmanager
@@ -46,14 +45,15 @@ async def joined(gateway: Gateway, app: ASGIApp) -> AsyncIterator[None]:
     server = _Server(config)
     serving = asyncio.create_task(server.serve(), name="private socket")
     try:
-        while not gateway.board.known.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(gateway.board.known.wait(), _AGAIN_SECONDS)
-            gateway.keeper.suspect()  # the leader may be starting, too
+        while not (server.started and gateway.board.known.is_set()):
+            await asyncio.wait({serving}, timeout=_POLL_SECONDS)
+            if serving.done():
+                await serving  # which says why
+            gateway.keeper.suspect()  # it has asked in vain while the leader was starting, too
         yield
     finally:
         server.should_exit = True
-        await serving
+        await asyncio.wait({serving})
 
 
 class _Server(uvicorn.Server):
