@@ -9,8 +9,8 @@ from gateway.wire import read_body
 from gateway.workers.peers import HOST, LEADER, Peers
 
 _PREFIXES = ("/v1/policies", "/v1/agents/", "/v1/status")
-_ASKED = (b"authorization", b"content-type")
-_ANSWERED = ("content-type", "retry-after", "www-authenticate", "allow")
+_ASKED = (b"host", b"authorization", b"content-type")
+_ANSWERED = ("content-type", "retry-after", "www-authenticate", "allow", "location")
 
 
 class Forward:
@@ -45,7 +45,9 @@ async def _ask(peers: Peers, scope: Scope, data: bytes) -> Response:
     url = f"{HOST}{path}?{query}" if query else HOST + path
     session = peers.session(LEADER)
     try:
-        async with session.request(scope["method"], url, data=data or None, headers=headers) as answer:
+        async with session.request(
+            scope["method"], url, data=data or None, headers=headers, allow_redirects=False
+        ) as answer:
             kept = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
             return Response(await answer.read(), answer.status, kept)
     except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError

@@ -101,6 +101,8 @@ async def test_a_change_that_is_passed_on_needs_the_callers_own_right_and_is_ref
             response = await (client.get(path) if body is None else client.post(path, json=body))
             seen.append((response.status_code, response.json(), response.headers.get("www-authenticate")))
         assert seen[0] == seen[1] and seen[0][0] >= 400
+    moved = await pair.other.http("ops").get("/v1/policies/")
+    assert (moved.status_code, moved.headers["location"]) == (307, f"{pair.other.url}/v1/policies")
 
 
 async def test_promotions_and_rollbacks_under_load_on_both_drop_cut_or_mix_no_answer(pair: Pair) -> None:
