@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     path = parser.parse_args(arguments).config
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         config = GatewayConfig.load(path)
         listener = bound(config.host, config.port)

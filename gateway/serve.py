@@ -1,7 +1,6 @@
 """One process that serves: the application under uvicorn, on a socket that is bound already."""
 
 import gc
-import logging
 import signal
 import socket
 import sys
@@ -18,7 +17,6 @@ from gateway.workers.place import Place
 
 def serve(config: GatewayConfig, listener: socket.socket, place: Place | None = None) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Returns the exit status: 2 when it cannot start as configured."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         app = create_app(config, place)
     except (ConfigError, ManifestError) as error:

@@ -21,6 +21,7 @@ def main(config: Path, number: int, count: int, started: int, parent: int) -> in
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s worker {number} %(name)s: %(message)s"
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # see prctl(2)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
     if os.getppid() != parent:  # it died before we asked
