@@ -11,6 +11,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
     return GatewayConfig(
         host=settings.gateway.host,
         port=settings.gateway.port,
+        workers=settings.gateway.workers,
         vllm_url=settings.vllm.base_url,
         more_vllm_urls=settings.vllm.more_urls,
         base_model=settings.vllm.served_name,

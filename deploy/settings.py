@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
-from gateway.config import Bounds, ExternalModels, TelemetryOptions
+from gateway.config import MOST_WORKERS, Bounds, ExternalModels, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
 
@@ -35,6 +35,12 @@ class GatewaySection(_Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=1, le=65_535)
+    workers: int = Field(
+        1,
+        ge=0,
+        le=MOST_WORKERS,
+        description="Processes that answer, behind one port; 0: one for each core that Flywheel may use.",
+    )
     operator_tenant: str = Field(
         "default", min_length=1, description="Whose keys may operate policies and the gateway itself."
     )

@@ -6,19 +6,21 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from fastapi import FastAPI
 
 from agents.manifest import Agent
+from feedback import outboxes
 from feedback.bus.base import Bus, BusError
 from feedback.bus.local import LocalBus
 from feedback.bus.process import ProcessBus
 from feedback.collector import Collector
 from feedback.outbox import Outbox, OutboxError
 from feedback.relay import Relay
-from feedback.store import Keys, Replies, Store, Usage
+from feedback.store import Deletions, Keys, Replies, Store, Usage
 from gateway import errors, external
 from gateway.auth import Auth
 from gateway.config import ConfigError, GatewayConfig
@@ -34,6 +36,7 @@ from gateway.limits.limits import Limits
 from gateway.passthrough.hot_path import HotPath, Passthrough
 from gateway.pool import Pool
 from gateway.recorder import Recorder
+from gateway.records import Records
 from gateway.registry import Registry
 from gateway.replica import Replica
 from gateway.routes import chat, feedback, health, keys, metrics, models, plain, policies, responses
@@ -41,6 +44,12 @@ from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
+from gateway.workers.board import Board
+from gateway.workers.counter import LeaderCounter
+from gateway.workers.forward import Forward
+from gateway.workers.peers import Peers
+from gateway.workers.place import Place
+from gateway.workers.private import joined
 from tools.knowledge import Knowledge, read
 
 _CHUNK_BYTES = 4 * 2**20  # one line of vLLM's stream: its first chunk holds every token id of the prompt
@@ -50,23 +59,30 @@ _RELAY_SECONDS = 10.0  # how long a shutdown tries to empty the outbox; what sta
 _log = logging.getLogger(__name__)
 
 
-def create_app(config: GatewayConfig) -> FastAPI:
-    """The gateway as an ASGI application; opens nothing until it is started. Raises `ManifestError`, `ConfigError`."""
+def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
+    """The gateway as an ASGI application; opens nothing until it is started. Raises `ManifestError`, `ConfigError`.
+
+    `place` None: it is the only process.
+    """
+    place = place or Place(started=int(time.time()))
     agents = _load_agents(config)
     external.check(config.external, {*agents, config.base_model})
     telemetry = Telemetry(config.telemetry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _opened(config, agents, telemetry) as gateway:
+        async with _opened(config, agents, telemetry, place) as gateway:
             app.state.gateway = gateway
-            yield
+            async with joined(gateway, app):
+                yield
 
     app = Described(title="Flywheel gateway", version="1", lifespan=lifespan)
+    if not place.leads:
+        app.add_middleware(Forward, max_body_bytes=config.max_body_bytes)
     app.add_middleware(HotPath)  # inside the edge
     app.add_middleware(
         Edge,
-        max_concurrent=config.max_concurrent,
+        max_concurrent=place.share(config.max_concurrent),
         max_header_bytes=config.bounds.max_header_bytes,
         telemetry=telemetry,
     )
@@ -90,53 +106,33 @@ def _load_agents(config: GatewayConfig) -> Mapping[str, Agent]:
 
 @asynccontextmanager
 async def _opened(
-    config: GatewayConfig, agents: Mapping[str, Agent], telemetry: Telemetry
+    config: GatewayConfig, agents: Mapping[str, Agent], telemetry: Telemetry, place: Place
 ) -> AsyncIterator[Gateway]:
     """All resources, in order; closed in the opposite order, when what is in progress has been finished."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(telemetry.exporting())
         store = await asyncio.to_thread(Store.open, config.store_url)
         stack.callback(store.close)
-        limits = Limits(config.limits, Usage(store))
+        peers = Peers(place)
+        stack.push_async_callback(peers.close)
+        limits = Limits(config.limits, Usage(store), None if place.leads else LeaderCounter(peers))
         stack.push_async_callback(limits.close)
         stack.push_async_callback(_stop, _start(limits.run(), "limits"))
-        outbox = Outbox(config.outbox_path, config.outbox_max_bytes)
-        stack.push_async_callback(asyncio.to_thread, outbox.close)
-        bus: Bus = LocalBus(Collector(store))
-        if config.collector_process:
-            bus = separate = ProcessBus(config.store_url)
-            stack.push_async_callback(separate.close)
-        relay = Relay(outbox, bus, linger=_LINGER_SECONDS)
-        await relay.drain()  # policy changes of the last run must be in the store before it is read
+        outbox_path = outboxes.path_of(config.outbox_path, place.number)
+        outbox, relay = await _events(config, place, outbox_path, store, stack)
         bases = {name: config.base_policy(name) for name in agents}
-        history = {name: await asyncio.to_thread(store.policy_changes, name) for name in agents}
-        registry = Registry(outbox, bases, history)
-        await registry.ensure_active()
+        serving = Serving(bases, config.base_model)
+        registry = await _registry(bases, store, outbox, serving if place.leads else None)
         knowledge = await asyncio.to_thread(lambda: Knowledge(read(config.knowledge), url=config.qdrant_url))
 
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=5
-                ),  # the agent's limit ends a generation
-                read_bufsize=_CHUNK_BYTES,
-                headers={"content-type": "application/json"},
-                skip_auto_headers=(
-                    "accept",
-                    "accept-encoding",
-                    "user-agent",
-                ),  # on loopback nothing is compressed
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        )
-        serving = Serving(bases, config.base_model)
-        for name in agents:
-            previous = registry.previous(name)
-            serving.flip(name, registry.active(name).policy, previous.policy if previous else None)
-        pool = Pool([Replica(session, url) for url in config.vllm_urls], limit=config.replica_limit)
-        hot_swap = HotSwap(registry, serving, pool, tolerance=config.probe_tolerance)
-        keeper = Keeper(hot_swap)
+        session = await stack.enter_async_context(_session())
+        limit = place.share(config.replica_limit)
+        pool = Pool([Replica(session, url) for url in config.vllm_urls], limit=limit)
+        board = Board(peers, serving, pool)
+        hot_swap = HotSwap(registry, serving, pool, board, tolerance=config.probe_tolerance)
+        keeper = Keeper(hot_swap.restore if place.leads else board.fetch)
+        siblings = [outboxes.path_of(config.outbox_path, number) for number in place.others]
+        records = Records(store, outbox, siblings)
         recorder = Recorder(outbox)
         invoker = Invoker(
             session,
@@ -196,11 +192,72 @@ async def _opened(
             recorder=recorder,
             invoker=invoker,
             telemetry=telemetry,
-            responses=StoredResponses(store, outbox),
+            responses=StoredResponses(records, Deletions(store)),
             external_chat=external_chat,
             passthrough=passthrough,
-            created=int(time.time()),
+            records=records,
+            outbox_path=outbox_path,
+            peers=peers,
+            board=board,
+            created=place.started,
         )
+
+
+async def _events(
+    config: GatewayConfig, place: Place, path: Path, store: Store, stack: AsyncExitStack
+) -> tuple[Outbox, Relay]:
+    """The way of events into the store; what the last run has left behind is there afterwards."""
+    most = config.outbox_max_bytes
+    outbox = Outbox(path, None if most is None else place.share(most))
+    stack.push_async_callback(asyncio.to_thread, outbox.close)
+    bus: Bus = LocalBus(Collector(store))
+    if config.collector_process:
+        bus = separate = ProcessBus(config.store_url)
+        stack.push_async_callback(separate.close)
+    relay = Relay(outbox, bus, linger=_LINGER_SECONDS)
+    await relay.drain()  # policy changes of the last run must be in the store before it is read
+    if place.leads:
+        await _empty_left_over(config.outbox_path, place.count, bus)
+    return outbox, relay
+
+
+async def _registry(
+    bases: Mapping[str, str], store: Store, outbox: Outbox, serving: Serving | None
+) -> Registry:
+    """The policies, and their aliases in `serving`. None: another worker leads, and nobody asks this one for them."""
+    history = {name: await asyncio.to_thread(store.policy_changes, name) for name in bases}
+    registry = Registry(outbox, bases, history)
+    if serving is not None:
+        await registry.ensure_active()
+        for name in bases:
+            previous = registry.previous(name)
+            serving.flip(name, registry.active(name).policy, previous.policy if previous else None)
+    return registry
+
+
+def _session() -> aiohttp.ClientSession:
+    """For all that is asked of vLLM."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),  # the agent's limit ends a generation
+        read_bufsize=_CHUNK_BYTES,
+        headers={"content-type": "application/json"},
+        skip_auto_headers=("accept", "accept-encoding", "user-agent"),  # on loopback nothing is compressed
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+async def _empty_left_over(path: Path, count: int, bus: Bus) -> None:
+    """What was acknowledged when there were more workers has no process of its own any more. Raises as a relay does.
+
+    The files stay: a worker of a parent that was killed may still be finishing its requests.
+    """
+    for file in outboxes.left_over(path, count):
+        outbox = await asyncio.to_thread(Outbox, file)
+        try:
+            await Relay(outbox, bus).drain()
+        finally:
+            await asyncio.to_thread(outbox.close)
 
 
 def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -1,6 +1,7 @@
 """What a gateway must be told, and nothing that it can find out by itself."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from feedback.policies import base_policy
 from gateway.limits.config import LimitsConfig
+
+MOST_WORKERS = 64
+_LEAST_OUTBOX = 16_384  # bytes
 
 
 class ConfigError(Exception):
@@ -123,12 +127,18 @@ ExternalModels = Annotated[tuple[ExternalModel, ...], AfterValidator(_fit_togeth
 
 
 class GatewayConfig(BaseModel):
-    """The configuration of one gateway process. Relative paths are relative to the working directory."""
+    """The configuration of one gateway. Relative paths are relative to the working directory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8080, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        ge=0,
+        le=MOST_WORKERS,
+        description="Processes that answer, behind one port; 0: one for each core that the gateway may use.",
+    )
     vllm_url: str = Field(
         "http://127.0.0.1:8081",
         pattern=r"^https?://",
@@ -138,7 +148,9 @@ class GatewayConfig(BaseModel):
         (), description="Further vLLM servers with the same model: requests are spread over all of them."
     )
     replica_limit: int = Field(
-        512, ge=1, description="Requests that one vLLM server is given at once; beyond, on all of them: 429."
+        512,
+        ge=1,
+        description="Requests that one vLLM server is given at once, by all workers; beyond, on all of them: 429.",
     )
     base_model: str = Field(
         min_length=1, description="What vLLM calls the base model (`--served-model-name`)."
@@ -161,9 +173,11 @@ class GatewayConfig(BaseModel):
         max_length=200,
         description="Whose keys may operate policies and the gateway, which all tenants share.",
     )
-    outbox_path: Path = Field(description="File of the durable queue in front of the store.")
+    outbox_path: Path = Field(
+        description="File of the durable queue in front of the store; further workers' lie beside it, numbered."
+    )
     outbox_max_bytes: int | None = Field(
-        None, ge=16_384, description="Size limit of the outbox in bytes; None: as large as the disk."
+        None, ge=_LEAST_OUTBOX, description="Size limit of the outbox in bytes; None: as large as the disk."
     )
     collector_process: bool = Field(
         default=False, description="Write the store in a process of its own: answers do not share its core."
@@ -173,7 +187,9 @@ class GatewayConfig(BaseModel):
     )
     bounds: Bounds = Field(Bounds(), description="Everything else that bounds a request.")
     max_concurrent: int = Field(
-        256, ge=1, description="Requests to agents and models in progress at once; beyond: 429."
+        256,
+        ge=1,
+        description="Requests to agents and models in progress at once, in all workers; beyond: 429.",
     )
     idempotency_hours: float = Field(
         24.0, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key, in hours."
@@ -205,6 +221,17 @@ class GatewayConfig(BaseModel):
         (), description="Models of other providers that may be asked by name; none unless named here."
     )
 
+    @model_validator(mode="after")
+    def _each_worker_has_its_share(self) -> "GatewayConfig":
+        for name in ("max_concurrent", "replica_limit"):
+            if getattr(self, name) < self.processes:
+                raise ValueError(f"{name}: {self.processes} workers share it, so at least {self.processes}")
+        if self.outbox_max_bytes is not None and self.outbox_max_bytes < _LEAST_OUTBOX * self.processes:
+            raise ValueError(
+                f"outbox_max_bytes: {self.processes} workers share it, {_LEAST_OUTBOX} for each at least"
+            )
+        return self
+
     @classmethod
     def load(cls, path: Path) -> "GatewayConfig":
         """Read a JSON file. Raises `ConfigError`."""
@@ -216,6 +243,11 @@ class GatewayConfig(BaseModel):
                 first = error.errors(include_url=False)[0]
                 detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise ConfigError(f"{path}: {detail}") from error
+
+    @property
+    def processes(self) -> int:
+        """How many workers that makes here."""
+        return self.workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
     @property
     def vllm_urls(self) -> tuple[str, ...]:

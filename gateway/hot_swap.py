@@ -2,13 +2,14 @@
 
 Load under a new name on every server → re-score the probes on each (a served model that is not the evaluated one is
 refused) → record → flip. The one before stays loaded, so that a roll-back is only a flip; anything older is unloaded
-when its requests are over. A server that was out of rotation gets no request for a policy before it is verified there.
+when its requests are over, in every worker. A server that was out of rotation gets no request for a policy before it is
+verified there.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.pool import Pool
 from gateway.registry import Registry
 from gateway.replica import Replica, ReplicaError
 from gateway.serving import Serving
+from gateway.workers.board import Board
 
 _log = logging.getLogger(__name__)
 
@@ -65,10 +67,13 @@ class ProbeMismatchError(Exception):
 class HotSwap:
     """Moves policies. One move at a time per agent; one loading at a time, since all share the servers."""
 
-    def __init__(self, registry: Registry, serving: Serving, pool: Pool, *, tolerance: float) -> None:
+    def __init__(
+        self, registry: Registry, serving: Serving, pool: Pool, board: Board, *, tolerance: float
+    ) -> None:
         self._registry = registry
         self._serving = serving
         self._pool = pool
+        self._board = board
         self._tolerance = tolerance
         self._moving: set[str] = set()
         self._control = asyncio.Lock()
@@ -95,8 +100,9 @@ class HotSwap:
                     self._unload_others(status.agent)
                     raise
                 self._serving.flip(status.agent, policy, before)
-                flip_seconds = time.perf_counter() - started
             self._unload_others(status.agent)
+            await self._board.publish()
+            flip_seconds = time.perf_counter() - started
         return Swap(policy, before, flip_seconds=flip_seconds, **vars(loaded))
 
     async def rollback(self, agent: str, *, by: str, reason: str) -> Swap:
@@ -120,6 +126,7 @@ class HotSwap:
             started = time.perf_counter()
             await self._registry.change(target.policy, "active", by=by, reason=reason)
             self._serving.flip(agent, target.policy, None)
+            await self._board.publish()
             flip_seconds = time.perf_counter() - started
             try:
                 await self._registry.change(before, "rolled_back", by=by, reason=reason)
@@ -130,6 +137,7 @@ class HotSwap:
             previous = self._registry.previous(agent)
             self._serving.flip(agent, target.policy, previous.policy if previous else None)
             self._unload_others(agent)
+            await self._board.publish()
         return Swap(target.policy, before, flip_seconds=flip_seconds, **vars(loaded))
 
     async def restore(self) -> list[str]:
@@ -138,17 +146,20 @@ class HotSwap:
         Returns what stays wrong, in words.
         """
         problems: list[str] = []
+        present: dict[Replica, Mapping[str, str]] = {}
         async with self._control:
             for replica in self._pool.replicas:
                 try:
-                    problems += await self._restore_on(replica)
+                    present[replica] = await replica.loaded()
+                    problems += await self._restore_on(replica, present[replica])
                 except ReplicaError as error:
                     problems.append(str(error))
+        await self._board.publish()
+        self._clear_away(present)
         return problems
 
-    async def _restore_on(self, replica: Replica) -> list[str]:
+    async def _restore_on(self, replica: Replica, present: Collection[str]) -> list[str]:
         problems = []
-        present = await replica.loaded()
         for agent in self._registry.agents:
             alias = self._serving.alias(agent)
             for policy in filter(None, (alias.active, alias.previous)):
@@ -163,8 +174,7 @@ class HotSwap:
                 except (CheckpointError, ProbeMismatchError) as error:
                     problems.append(str(error))
                 else:
-                    self._serving.mark_ready(agent, policy)
-        await self._clear_away(replica, present)
+                    self._mark_ready(policy)
         return problems
 
     def _lost(self, replica: Replica, policy: str) -> None:
@@ -172,14 +182,17 @@ class HotSwap:
         if not any(policy in other.verified for other in self._pool.replicas):
             self._serving.mark_gone(policy)
 
-    async def _clear_away(self, replica: Replica, present: Iterable[str]) -> None:
-        """Unload what an earlier gateway process left. A candidate is not ours: the evaluation may be using it."""
-        for policy in set(present) - self._draining:
+    def _clear_away(self, present: Mapping[Replica, Collection[str]]) -> None:
+        """Unload what an earlier gateway process left, when no worker uses it. Returns at once.
+
+        A candidate is not ours: the evaluation may be using it.
+        """
+        for policy in set().union(*present.values()) - self._draining:
             status = self._registry.find(policy)
             if status is None or status.state not in ("retired", "rolled_back", "rejected"):
                 continue
             if policy != self._serving.alias(status.agent).previous:
-                await replica.unload(policy)
+                self._unload_when_drained(policy, [r for r, loaded in present.items() if policy in loaded])
 
     async def close(self) -> None:
         """Give up unloading what is still draining: a gateway that starts again clears it away."""
@@ -225,10 +238,15 @@ class HotSwap:
             loaded = await self._load_on(rotating, policy)
         except (CheckpointError, ProbeMismatchError, ReplicaError):
             if not self._serving.is_ready(policy):  # where it did load, it must not stay as if it were wanted
-                await self._unload_everywhere(policy)
+                await self._unload_from(self._having(policy), policy)
             raise
-        self._serving.mark_ready(self._registry.status(policy).agent, policy)
+        self._mark_ready(policy)
         return loaded
+
+    def _mark_ready(self, policy: str) -> None:
+        status = self._registry.status(policy)
+        known = int(status.history[0].time.timestamp())
+        self._serving.mark_ready(status.agent, policy, known=known)
 
     async def _load_on(self, replicas: Sequence[Replica], policy: str) -> Loaded:
         """Load and verify on these servers at once. Raises as `_ensure_ready` does, when all have been tried."""
@@ -289,23 +307,28 @@ class HotSwap:
         for policy in self._serving.ready(agent):
             if policy not in (alias.active, alias.previous) and not self._serving.is_base(policy):
                 self._serving.mark_gone(policy)
-                self._draining.add(policy)
-                task = asyncio.create_task(self._unload_drained(policy))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._unload_when_drained(policy, self._having(policy))
 
-    async def _unload_drained(self, policy: str) -> None:
-        await self._serving.drained(policy)
+    def _unload_when_drained(self, policy: str, replicas: Sequence[Replica]) -> None:
+        self._draining.add(policy)
+        task = asyncio.create_task(self._unload_drained(policy, replicas))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _unload_drained(self, policy: str, replicas: Sequence[Replica]) -> None:
+        await self._board.drained(policy)
         async with self._control:
-            self._draining.discard(policy)
-            if self._serving.is_ready(policy):  # promoted again meanwhile
+            if policy not in self._draining:  # it has been waited for twice, and is gone
                 return
-            await self._unload_everywhere(policy)
+            self._draining.discard(policy)
+            if not self._serving.is_ready(policy):  # else promoted again meanwhile
+                await self._unload_from(replicas, policy)
 
-    async def _unload_everywhere(self, policy: str) -> None:
-        for replica in self._pool.replicas:
-            if policy not in replica.verified:
-                continue
+    def _having(self, policy: str) -> list[Replica]:
+        return [replica for replica in self._pool.replicas if policy in replica.verified]
+
+    async def _unload_from(self, replicas: Sequence[Replica], policy: str) -> None:
+        for replica in replicas:
             replica.verified.discard(policy)
             try:
                 await replica.unload(policy)

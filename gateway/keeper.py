@@ -1,9 +1,8 @@
 """Sees to it that vLLM has what the gateway serves: it may start later, or be restarted and so forget every adapter."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-
-from gateway.hot_swap import HotSwap
 
 _CALM_SECONDS = 5.0
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.5, 10.0
@@ -11,11 +10,14 @@ _APART_SECONDS = 0.2  # between two checks, however many requests ask for one
 
 
 class Keeper:
-    """Checks again and again. `problems` is what the last check could not mend, in words; None before the first."""
+    """Checks again and again. `problems` is what the last check could not mend, in words; None before the first.
 
-    def __init__(self, hot_swap: HotSwap) -> None:
+    `check` mends what it can, and returns the rest: `HotSwap.restore`, or where another worker does that, to ask it.
+    """
+
+    def __init__(self, check: Callable[[], Awaitable[list[str]]]) -> None:
         self.problems: list[str] | None = None
-        self._hot_swap = hot_swap
+        self._check = check
         self._wake = asyncio.Event()
 
     def suspect(self) -> None:
@@ -27,7 +29,7 @@ class Keeper:
         delay = _FIRST_SECONDS
         while True:
             self._wake.clear()
-            self.problems = await self._hot_swap.restore()
+            self.problems = await self._check()
             delay = min(2 * delay, _LONGEST_SECONDS) if self.problems else _FIRST_SECONDS
             await asyncio.sleep(_APART_SECONDS)
             with suppress(TimeoutError):

@@ -7,19 +7,19 @@ import jsonschema
 
 from agents.manifest import Agent
 from feedback.events import Rating
-from feedback.store import Store
 from gateway.errors import ApiError
 from gateway.recorder import Recorded, Recorder
+from gateway.records import Records
 
 _MAX_ROWS, _MAX_COLUMNS = 1_000, 50
 
 
-async def recorded_request(recorder: Recorder, store: Store, request_id: str, tenant: str) -> Recorded:
+async def recorded_request(recorder: Recorder, records: Records, request_id: str, tenant: str) -> Recorded:
     """The request, wherever it is on its way to the store. Raises `ApiError` (404): unknown, or another tenant's."""
     found = recorder.recent(request_id, tenant)
     if found is not None:
         return found
-    landed = await asyncio.to_thread(store.request, request_id, tenant)
+    landed = await asyncio.to_thread(records.find, request_id, tenant)
     if landed is None:
         message = f"There is no request {request_id!r}. Send the `id` of a completion that this gateway gave."
         raise ApiError(404, message, code="request_not_found", param="request_id")

@@ -21,9 +21,13 @@ class Recorded(NamedTuple):
 
 
 class Recorder:
-    """Appends to the outbox. Remembers the newest `remember` requests, for ratings that overtake the relay."""
+    """Appends to the outbox. Remembers the newest `remember` requests, for ratings that overtake the relay.
+
+    `recorded` counts the requests.
+    """
 
     def __init__(self, outbox: Outbox, *, remember: int = 10_000) -> None:
+        self.recorded = 0
         self._outbox = outbox
         self._remember = remember
         self._recent: OrderedDict[str, Recorded] = OrderedDict()
@@ -43,6 +47,7 @@ class Recorder:
         except OutboxError as error:
             _log.error("request %s was not recorded: %s", request_id, error)
             raise
+        self.recorded += 1
         self._recent[request_id] = about
         if len(self._recent) > self._remember:
             self._recent.popitem(last=False)

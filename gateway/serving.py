@@ -36,15 +36,27 @@ class Serving:
         self._bases = bases
         self._base_model = base_model
         self._aliases = {agent: Alias(base, None) for agent, base in bases.items()}
-        self._verified: dict[
-            str, str
-        ] = {}  # adapters that vLLM has and that score as they should → their agent
+        # Adapters that vLLM has and that score as they should → their agent, and when they became known (Unix time).
+        self._verified: dict[str, tuple[str, int]] = {}
         self._counts: Counter[str] = Counter()
         self._idle: dict[str, asyncio.Event] = {}
 
     def alias(self, agent: str) -> Alias:
         """What the agent's name stands for now."""
         return self._aliases[agent]
+
+    def aliases(self) -> dict[str, Alias]:
+        """What every agent's name stands for now."""
+        return dict(self._aliases)
+
+    def verified(self) -> dict[str, tuple[str, int]]:
+        """The adapters that are ready, each with its agent and the Unix time at which it became known."""
+        return dict(self._verified)
+
+    def replace(self, aliases: Mapping[str, Alias], verified: Mapping[str, tuple[str, int]]) -> None:
+        """From now on all is as in another worker, which said `aliases` and `verified`."""
+        self._aliases = dict(aliases)
+        self._verified = dict(verified)
 
     def flip(self, agent: str, active: str, previous: str | None) -> None:
         """From now on, new requests to the agent are answered by `active`."""
@@ -58,10 +70,10 @@ class Serving:
         """Whether the policy can answer now."""
         return policy in self._verified or self.is_base(policy)
 
-    def mark_ready(self, agent: str, policy: str) -> None:
-        """vLLM has the adapter, and it scores as it should."""
+    def mark_ready(self, agent: str, policy: str, *, known: int) -> None:
+        """vLLM has the adapter, and it scores as it should. The policy became known at the Unix time `known`."""
         if not self.is_base(policy):
-            self._verified[policy] = agent
+            self._verified[policy] = agent, known
 
     def mark_gone(self, policy: str) -> None:
         """No new request may be answered by this policy."""
@@ -69,7 +81,12 @@ class Serving:
 
     def ready(self, agent: str) -> list[str]:
         """The agent's policies that can be asked for by name, its base first."""
-        return [self._bases[agent], *(policy for policy, owner in self._verified.items() if owner == agent)]
+        verified = (policy for policy, (owner, _) in self._verified.items() if owner == agent)
+        return [self._bases[agent], *verified]
+
+    def known_since(self, policy: str) -> int | None:
+        """The Unix time at which a policy that is ready became known; None of the base, which always was."""
+        return self._verified[policy][1] if policy in self._verified else None
 
     def models(self) -> list[str]:
         """Every name that a request may have as its model."""

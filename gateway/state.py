@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.requests import Request
 
@@ -21,10 +22,15 @@ from gateway.limits.limits import Limits
 from gateway.passthrough.hot_path import Passthrough
 from gateway.pool import Pool
 from gateway.recorder import Recorder
+from gateway.records import Records
 from gateway.registry import Registry
 from gateway.serving import Serving
 from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
+from gateway.workers.board import Board
+from gateway.workers.peers import Peers
+
+_FORGET_SECONDS = 2.0  # after which nobody remembers a key anyway
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class Gateway:
     responses: StoredResponses
     external_chat: ExternalChat
     passthrough: Passthrough
+    records: Records
+    outbox_path: Path
+    peers: Peers
+    board: Board
     created: int
 
     async def drain(self, seconds: float) -> None:
@@ -58,6 +68,11 @@ class Gateway:
         await asyncio.gather(
             self.invoker.drain(seconds), self.external_chat.drain(seconds), self.passthrough.drain(seconds)
         )
+
+    async def forget_keys(self) -> None:
+        """A key has been changed: every worker looks it up again."""
+        self.auth.forget()
+        await self.peers.tell_all("/forget", seconds=_FORGET_SECONDS)
 
 
 def gateway_of(request: Request) -> Gateway:

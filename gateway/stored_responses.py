@@ -1,18 +1,16 @@
 """Responses that can be looked up: by the tenant that made them, at once and for ever, unless deleted or not stored.
 
-A record is on its way from the outbox to the store when the answer has just been given, and stays in the outbox for as
+A record is on its way from an outbox to the store when the answer has just been given, and stays in the outbox for as
 long as the store takes nothing.
 """
 
 import asyncio
 import re
 
-from pydantic import ValidationError
-
-from feedback.events import RequestFinished, parse
-from feedback.outbox import Outbox
-from feedback.store import Deletions, Store
+from feedback.events import RequestFinished
+from feedback.store import Deletions
 from gateway.errors import ApiError
+from gateway.records import Records
 
 _ID = re.compile(r"resp_[0-9a-f]{32}")
 
@@ -20,10 +18,9 @@ _ID = re.compile(r"resp_[0-9a-f]{32}")
 class StoredResponses:
     """Looks responses up and deletes them. Methods raise `StoreError`, `OutboxError`."""
 
-    def __init__(self, store: Store, outbox: Outbox) -> None:
-        self._store = store
-        self._outbox = outbox
-        self._deletions = Deletions(store)
+    def __init__(self, records: Records, deletions: Deletions) -> None:
+        self._records = records
+        self._deletions = deletions
 
     async def get(self, response_id: str, tenant: str) -> RequestFinished:
         """The response. Raises `ApiError` (404): unknown, deleted, made with `store: false`, or another tenant's."""
@@ -52,27 +49,9 @@ class StoredResponses:
     def _find(self, response_id: str, tenant: str) -> RequestFinished | None:
         if not _ID.fullmatch(response_id) or self._deletions.has(response_id, tenant):
             return None
-        # The store twice: between the first look and the one into the outbox, the record may have moved on.
-        event = (
-            self._store.request(response_id, tenant)
-            or self._waiting(response_id, tenant)
-            or self._store.request(response_id, tenant)
-        )
+        event = self._records.find(response_id, tenant)
         found = event is not None and event.turn is not None and event.metadata.get("store") != "false"
         return event if found else None
-
-    def _waiting(self, response_id: str, tenant: str) -> RequestFinished | None:
-        for body in self._outbox.containing(f'"request_id":"{response_id}"'.encode()):
-            try:
-                event = parse(body)
-            except ValidationError:  # a later version's, perhaps; it is the collector's to judge
-                continue
-            if isinstance(event, RequestFinished) and (event.request_id, event.tenant) == (
-                response_id,
-                tenant,
-            ):
-                return event
-        return None
 
 
 def _unknown(response_id: str) -> ApiError:

@@ -25,7 +25,7 @@ class LimitsConfig(BaseModel):
     redis_url: str | None = Field(
         None,
         pattern=r"^(rediss?|unix)://",
-        description="Redis that all processes share their rates in; None: each process counts for itself.",
+        description="Redis that all gateways share their rates in; None: each counts for itself, its workers together.",
     )
     redis_seconds: float = Field(
         0.25, gt=0, le=10, description="How long a request waits for Redis, then for 1 s none does."

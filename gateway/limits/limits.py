@@ -16,7 +16,8 @@ from gateway.limits.answers import Pairs, headers, overdrawn, too_fast
 from gateway.limits.budgets import Account, Budget, Budgets, Overdrawn, budgets_of
 from gateway.limits.config import LimitsConfig
 from gateway.limits.rates import LocalRates, Rate, Taken
-from gateway.limits.shared import SharedRates
+from gateway.limits.redis_counter import RedisCounter
+from gateway.limits.shared import RateCounter, SharedRates
 
 _PLANS = 10_000
 _CHARACTERS_PER_TOKEN = 4
@@ -48,15 +49,17 @@ class _Plan(NamedTuple):
 class Limits:
     """The limits of one gateway process. `run` must run beside it, and `close` come last."""
 
-    def __init__(self, config: LimitsConfig, usage: Usage) -> None:
-        """Raises `ValueError` for a Redis URL that is none."""
+    def __init__(self, config: LimitsConfig, usage: Usage, leader: RateCounter | None = None) -> None:
+        """`leader` counts rates where Redis does not; None: this process does, in `rates`, for others as well.
+
+        Raises `ValueError` for a Redis URL that is none.
+        """
+        self.rates = LocalRates()
         self._config = config
-        self._local = LocalRates()
-        self._shared = (
-            SharedRates(config.redis_url, self._local, seconds=config.redis_seconds)
-            if config.redis_url
-            else None
-        )
+        counter = leader
+        if config.redis_url is not None:
+            counter = RedisCounter(config.redis_url, seconds=config.redis_seconds)
+        self._shared = None if counter is None else SharedRates(counter, self.rates)
         self._budgets = Budgets(usage)
         self._plans: dict[str, _Plan] = {}
 
@@ -97,7 +100,7 @@ class Limits:
         self._budgets.settle(admission.accounts, admission.held, spent)
         difference = spent.tokens - admission.held.tokens
         if difference:
-            rates = self._shared if admission.shared and self._shared is not None else self._local
+            rates = self._shared if admission.shared and self._shared is not None else self.rates
             for rate in admission.rates:
                 if rate.unit == "tokens":
                     rates.correct(rate, difference)
@@ -127,7 +130,7 @@ class Limits:
 
     async def _take(self, rates: Sequence[Rate], costs: Sequence[int]) -> Taken:
         if self._shared is None or not rates:
-            return self._local.take(rates, costs)
+            return self.rates.take(rates, costs)
         return await self._shared.take(rates, costs)
 
     def _planned(self, key: Key) -> _Plan:

@@ -58,7 +58,7 @@ async def create_feedback(request: Request) -> Response:
 
 
 async def _rate(gateway: Gateway, rater: Key, body: FeedbackRequest) -> Response:
-    rated = await recorded_request(gateway.recorder, gateway.store, body.request_id, rater.tenant)
+    rated = await recorded_request(gateway.recorder, gateway.records, body.request_id, rater.tenant)
     rating = Rating(
         tenant=rater.tenant,
         rater=rater.owner,

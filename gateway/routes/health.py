@@ -1,15 +1,15 @@
 """Is it alive, is it ready, and how is it doing."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from feedback.outbox import OutboxError
-from feedback.store import StoreError
+from gateway.condition import all_figures, missing_anywhere, waiting
 from gateway.description import OPEN
-from gateway.state import Gateway, gateway_of
+from gateway.state import gateway_of
 
 router = APIRouter(tags=["health"])
 
@@ -22,19 +22,21 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", openapi_extra=OPEN, responses={503: {"description": "Not ready: what is missing."}})
 async def readyz(request: Request) -> JSONResponse:
-    """200 when every agent can answer and be recorded, else 503 with what is missing."""
-    missing = await _missing(gateway_of(request))
-    return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
+    """200 when every agent can answer and be recorded, in every worker, else 503 with what is missing."""
+    found = await missing_anywhere(gateway_of(request))
+    return JSONResponse({"ready": not found, "missing": found}, 503 if found else 200)
 
 
 @router.get("/v1/status")
 async def status(request: Request) -> dict[str, Any]:
-    """For operators: policies, requests in progress, what waits in the outbox, what the store holds."""
+    """For operators: policies, requests in progress, what waits in the outboxes, what the store holds."""
     gateway = gateway_of(request)
     await gateway.auth.require(request, "operate")
-    depth = await asyncio.to_thread(gateway.outbox.depth)
+    workers = await all_figures(gateway)
     counts = await asyncio.to_thread(gateway.store.counts)
-    in_flight = gateway.serving.in_flight()
+    in_flight = sum((Counter(worker.in_flight) for worker in workers.values()), Counter[str]())
+    outstanding = sum((Counter(worker.outstanding) for worker in workers.values()), Counter[str]())
+    depth, age = waiting(workers.values()) or (None, None)
     agents = {}
     for agent in gateway.agents:
         alias = gateway.serving.alias(agent)
@@ -49,33 +51,20 @@ async def status(request: Request) -> dict[str, Any]:
         "replicas": {
             replica.url: {
                 "in_rotation": gateway.pool.in_rotation(replica),
-                "outstanding": replica.outstanding,
+                "outstanding": outstanding[replica.url],
                 "verified": sorted(replica.verified),
             }
             for replica in gateway.pool.replicas
         },
-        "outbox": {"depth": depth.events, "oldest_age_seconds": depth.oldest_age_seconds},
+        "outbox": {
+            "depth": depth,
+            "oldest_age_seconds": age,
+        },
+        "workers": {
+            str(number): {"pid": worker.pid, "recorded": worker.recorded}
+            for number, worker in workers.items()
+        },
         "store": {name: counts[name] for name in ("requests", "ratings", "dead_letters")},
         "external": gateway.external_chat.describe(),
         "problems": gateway.keeper.problems or [],
     }
-
-
-async def _missing(gateway: Gateway) -> list[str]:
-    missing = []
-    answers = await asyncio.gather(*(replica.ready() for replica in gateway.pool.replicas))
-    if not any(answers):
-        missing += [f"vLLM at {replica.url} does not answer" for replica in gateway.pool.replicas]
-    try:
-        await asyncio.to_thread(gateway.store.dead_letter_count)  # any question that is quick
-    except StoreError as error:
-        missing.append(f"the store does not answer: {error}")
-    try:
-        await asyncio.to_thread(gateway.outbox.check)
-    except OutboxError as error:
-        missing.append(f"the outbox takes no events: {error}")
-    for agent in gateway.agents:
-        active = gateway.serving.alias(agent).active
-        if not gateway.serving.is_ready(active):
-            missing.append(f"{active}, the active policy of {agent}, is not loaded")
-    return missing + (gateway.keeper.problems or [] if missing else [])

@@ -81,7 +81,7 @@ async def change_key(request: Request, key_id: str) -> dict[str, Any]:
     body = await read(request, ChangeKey, gateway.config.max_body_bytes, gateway.config.bounds)
     await _living(gateway, key_id, admin.tenant)
     await asyncio.to_thread(gateway.keys.limit, key_id, body.limits, admin.tenant)
-    gateway.auth.forget()
+    await gateway.forget_keys()
     return _public(await _key(gateway, key_id, admin.tenant))
 
 
@@ -91,7 +91,7 @@ async def revoke_key(request: Request, key_id: str) -> dict[str, Any]:
     gateway, admin = await _admin(request)
     await _living(gateway, key_id, admin.tenant)
     await asyncio.to_thread(gateway.keys.revoke, key_id, admin.tenant)
-    gateway.auth.forget()
+    await gateway.forget_keys()
     return _public(await _key(gateway, key_id, admin.tenant))
 
 

@@ -1,6 +1,5 @@
 """GET /metrics, for Prometheus: https://prometheus.io/docs/instrumenting/exposition_formats/."""
 
-import asyncio
 import ipaddress
 
 from fastapi import APIRouter, Request
@@ -24,7 +23,7 @@ async def metrics(request: Request) -> Response:
     gateway = gateway_of(request)
     if gateway.config.telemetry.metrics == "local" and not _is_local(request):
         await gateway.auth.require(request, "operate")
-    text = await asyncio.to_thread(gateway.telemetry.exposition, gateway)
+    text = await gateway.telemetry.exposition(gateway)
     if text is None:
         raise ApiError(404, "Metrics are off ([telemetry] metrics).", code="not_found")
     return Response(text, media_type=CONTENT_TYPE_LATEST)

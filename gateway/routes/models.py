@@ -37,6 +37,5 @@ def _names(gateway: Gateway) -> list[str]:
 def _model(gateway: Gateway, name: str) -> dict[str, Any]:
     if name in gateway.external_chat.names:
         return {"id": name, "object": "model", "created": gateway.created, "owned_by": "external"}
-    status = gateway.registry.find(name)
-    created = gateway.created if status is None else int(status.history[0].time.timestamp())
+    created = gateway.serving.known_since(name) or gateway.created
     return {"id": name, "object": "model", "created": created, "owned_by": "flywheel"}

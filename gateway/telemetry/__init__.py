@@ -4,6 +4,7 @@
 raises: a defect in telling about an answer must not spoil the answer.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.manifest import Agent
 from feedback.events import Rating
+from gateway.condition import all_figures
 from gateway.config import TelemetryOptions
 from gateway.telemetry.export import Exporter, is_wanted
 from gateway.telemetry.live import live
@@ -117,9 +119,14 @@ class Telemetry:
                 with _harmless:
                     self._metrics.swap(agent, kind, done=done)
 
-    def exposition(self, gateway: "Gateway") -> bytes | None:
-        """The metrics in Prometheus' text format; None where they are off. Blocks: call it in a thread."""
-        return None if self._metrics is None else self._metrics.exposition(live(gateway))
+    async def exposition(self, gateway: "Gateway") -> bytes | None:
+        """The metrics of all workers in Prometheus' text format; None where they are off."""
+        if self._metrics is None:
+            return None
+        workers = await all_figures(gateway)
+        state = live(gateway, workers.values())
+        pids = {number: worker.pid for number, worker in workers.items()}
+        return await asyncio.to_thread(self._metrics.exposition, state, pids)
 
 
 class _Harmless:

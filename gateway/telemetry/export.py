@@ -7,6 +7,7 @@ import asyncio
 import os
 import threading
 import time
+import uuid
 
 from opentelemetry._logs import Logger, SeverityNumber  # `_`: OpenTelemetry may still change these
 from opentelemetry.context import Context
@@ -63,9 +64,9 @@ class Exporter:
 
     def __init__(self, options: TelemetryOptions) -> None:
         self._ids = _GivenIds()
-        resource = Resource.create({"service.name": "flywheel-gateway"}).merge(
-            OTELResourceDetector().detect()
-        )
+        # An id for each process: workers and replicas are told apart by it.
+        names = {"service.name": "flywheel-gateway", "service.instance.id": str(uuid.uuid4())}
+        resource = Resource.create(names).merge(OTELResourceDetector().detect())
         self._tracers = TracerProvider(
             sampler=ALWAYS_ON, resource=resource, id_generator=self._ids, shutdown_on_exit=False
         )

@@ -1,15 +1,13 @@
-"""Metrics that are looked up when somebody asks, not counted on the way: the outbox, the store, the policies."""
+"""Metrics that are looked up when somebody asks, not counted on the way: the outboxes, the store, the policies."""
 
-import contextlib
 import logging
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from feedback.outbox import OutboxError
 from feedback.store import StoreError
+from gateway.condition import Figures, waiting
 
 if TYPE_CHECKING:
     from gateway.state import Gateway  # which has the telemetry that this is a part of
@@ -17,9 +15,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def live(gateway: "Gateway") -> Iterator[Metric]:
-    """The state of this process and of its store. Blocks on both. What cannot be read is missing, and logged."""
-    yield from _outbox(gateway)
+def live(gateway: "Gateway", workers: Collection[Figures]) -> Iterator[Metric]:
+    """The state of these workers and of their store, on which it blocks. What cannot be read is missing, and logged."""
+    yield GaugeMetricFamily("flywheel_workers", "Processes of the gateway that answer.", value=len(workers))
+    yield from _outboxes(workers)
     yield from _store(gateway)
     active = InfoMetricFamily(
         "flywheel_active_policy", "The policy that answers for an agent.", labels=["agent"]
@@ -35,28 +34,23 @@ def live(gateway: "Gateway") -> Iterator[Metric]:
     yield loaded
 
 
-def _outbox(gateway: "Gateway") -> Iterator[Metric]:
+def _outboxes(workers: Collection[Figures]) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "flywheel_relay_failures",
         "Attempts of the relay that failed, since the gateway started.",
-        value=gateway.relay.failures,
+        value=sum(worker.relay_failures for worker in workers),
     )
     yield GaugeMetricFamily(
         "flywheel_outbox_bytes",
-        "Size of the outbox on the disk, its write-ahead log included.",
-        value=_size(gateway.config.outbox_path),
+        "Size of the outboxes on the disk, their write-ahead logs included.",
+        value=sum(worker.outbox_bytes for worker in workers),
     )
-    try:
-        depth = gateway.outbox.depth()
-    except OutboxError as error:
-        _log.warning("the depth of the outbox is missing from the metrics: %s", error)
-        return
-    yield GaugeMetricFamily("flywheel_outbox_events", "Events that wait for the relay.", value=depth.events)
-    yield GaugeMetricFamily(
-        "flywheel_outbox_oldest_age_seconds",
-        "For how long the oldest of them has.",
-        value=depth.oldest_age_seconds,
-    )
+    if (depth := waiting(workers)) is not None:
+        events, age = depth
+        yield GaugeMetricFamily("flywheel_outbox_events", "Events that wait for the relay.", value=events)
+        yield GaugeMetricFamily(
+            "flywheel_outbox_oldest_age_seconds", "For how long the oldest of them has.", value=age
+        )
 
 
 def _store(gateway: "Gateway") -> Iterator[Metric]:
@@ -71,11 +65,3 @@ def _store(gateway: "Gateway") -> Iterator[Metric]:
             "flywheel_dead_letters", "Records in the store that are no events.", value=letters
         )
     yield up
-
-
-def _size(path: Path) -> int:
-    size = 0
-    for file in (path, path.with_name(f"{path.name}-wal")):
-        with contextlib.suppress(FileNotFoundError):  # the log comes and goes
-            size += file.stat().st_size
-    return size

@@ -1,11 +1,12 @@
 """What Prometheus is told. Names follow OpenTelemetry's conventions for GenAI and HTTP where they have one.
 
-Labels take known names only: of agents, models and policies that are served, of routes, of error codes. Several worker
-processes behind one port count together when PROMETHEUS_MULTIPROC_DIR names an empty folder before they start.
+Labels take known names only: of agents, models and policies that are served, of routes, of error codes. Several workers
+count together when PROMETHEUS_MULTIPROC_DIR names an empty folder before they start, as their parent sees to.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
@@ -176,14 +177,17 @@ class Metrics:
         """A promotion or a roll-back was done, or was not."""
         self._swaps.labels(agent, kind, "done" if done else "failed").inc()
 
-    def exposition(self, live: Iterable[Metric]) -> bytes:
-        """Everything in Prometheus' text format, with `live`, what is looked up rather than counted. Blocks."""
+    def exposition(self, live: Iterable[Metric], pids: Mapping[int, int]) -> bytes:
+        """Everything in Prometheus' text format, with `live`, what is looked up rather than counted. Blocks.
+
+        `pids` are the workers' processes, by number.
+        """
         registry = CollectorRegistry()
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # its __init__ alone has no types
         else:
             registry.register(self._registry)
-        ProcessCollector(registry=registry)
+        registry.register(_Processes(pids))
         registry.register(_Live(live))
         return generate_latest(registry)
 
@@ -214,6 +218,22 @@ class Metrics:
         if series is None:
             series = self._calls_series[name, model] = self._calls.labels(name, model)
         return series
+
+
+class _Processes(Collector):
+    """Memory, processor time and open files of each worker, by its number."""
+
+    def __init__(self, pids: Mapping[int, int]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for number, pid in self._pids.items():
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                own = [sample._replace(labels={"worker": str(number)}) for sample in metric.samples]
+                family = families.setdefault(metric.name, metric)
+                family.samples = [sample for sample in family.samples if sample.labels] + own
+        return families.values()
 
 
 class _Live(Collector):

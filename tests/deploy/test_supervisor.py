@@ -220,10 +220,10 @@ def test_the_gateway_is_told_by_a_file_that_it_can_read(settings: Settings):
 def test_the_gateway_is_told_of_every_limit_and_bound(settings: Settings):
     limits = LimitsConfig(key=Quota(requests_per_minute=60), prices={"m": Price(prompt=1, completion=2)})
     section = settings.gateway.model_copy(
-        update={"operator_tenant": "us", "max_body_bytes": 4_096, "idempotency_hours": 1.5}
+        update={"operator_tenant": "us", "max_body_bytes": 4_096, "idempotency_hours": 1.5, "workers": 3}
     )
     bounds = Bounds(max_messages=7)
     changed = settings.model_copy(update={"gateway": section, "limits": limits, "bounds": bounds})
     config = GatewayConfig.load(Path(gateway_program(changed).command[-1]))
-    assert (config.limits, config.bounds) == (limits, bounds)
+    assert (config.limits, config.bounds, config.workers) == (limits, bounds, 3)
     assert (config.operator_tenant, config.max_body_bytes, config.idempotency_hours) == ("us", 4_096, 1.5)

@@ -24,6 +24,7 @@ from gateway.config import GatewayConfig
 from gateway.http_server import bounded_http
 from gateway.scopes import SCOPES
 from gateway.state import Gateway
+from gateway.workers.place import Place
 from tests.gateway.fake_vllm import BASE, FakeVllm, logprob_of
 from tests.gateway.openapi import Published, published_document
 
@@ -88,10 +89,10 @@ class World:
     _clients: list[httpx.AsyncClient | AsyncOpenAI] = field(default_factory=list)
 
     @asynccontextmanager
-    async def running(self, **changes: Any) -> AsyncIterator["World"]:
+    async def running(self, place: Place | None = None, **changes: Any) -> AsyncIterator["World"]:
         """The gateway serves, from here until the end of the block; then it has drained."""
         self.config = self.config.model_copy(update=changes)
-        app = create_app(self.config)
+        app = create_app(self.config, place)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             settings = uvicorn.Config(
                 app,

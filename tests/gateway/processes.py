@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from gateway.config import GatewayConfig
 from tests.gateway.conftest import until
@@ -69,6 +70,16 @@ def kill(process: asyncio.subprocess.Process) -> None:
     """SIGKILL to the process and whatever it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def alive(group: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 async def answers(url: str, process: asyncio.subprocess.Process) -> None:

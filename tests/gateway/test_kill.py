@@ -1,7 +1,9 @@
 """kill -9, again and again: what a client was told is in the store, once."""
 
 import asyncio
+import os
 import random
+import signal
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
@@ -9,10 +11,12 @@ from typing import Any
 
 import aiohttp
 import orjson
+import psutil
+import pytest
 
 from tests.gateway.conftest import AGENT, QUESTION, TEXT, World, until
 from tests.gateway.fake_vllm import BASE
-from tests.gateway.processes import answers, free_port, gateway, kill, model_server
+from tests.gateway.processes import alive, answers, free_port, gateway, kill, model_server
 
 _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/chat/completions", {"model": AGENT, "messages": QUESTION}),
@@ -21,6 +25,7 @@ _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 _ENDS = (b'"finish_reason":"stop"', b"event: response.completed")
 _KILLS, _CLIENTS, _SEED = 8, 12, 20_261_123
+_GONE_SECONDS = 30
 
 
 @dataclass
@@ -33,8 +38,9 @@ class Told:
     refused: list[tuple[str, int, bytes]] = field(default_factory=list)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_stored_once(
-    world: World,
+    world: World, workers: int
 ) -> None:
     chance = random.Random(_SEED)
     told = Told()
@@ -46,7 +52,8 @@ async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_
         aiohttp.ClientSession(url, headers=headers) as session,
         asyncio.TaskGroup() as clients,
     ):
-        world.config = world.config.model_copy(update={"vllm_url": vllm_url, "port": port})
+        changes = {"vllm_url": vllm_url, "port": port, "workers": workers}
+        world.config = world.config.model_copy(update=changes)
         working = [clients.create_task(_work(session, told, number)) for number in range(_CLIENTS)]
         for number in range(_KILLS):
             answered = len(told.answered)
@@ -57,12 +64,18 @@ async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_
                     await answers(f"{url}/healthz", process)
                     await until(lambda before=answered: len(told.answered) > before)
                     await asyncio.sleep(chance.uniform(0.0, 0.6))
+                if workers > 1 and number % 4 == 1:  # one of them, then its parent; they end by themselves
+                    os.kill(chance.choice(psutil.Process(process.pid).children()).pid, signal.SIGKILL)
+                    await asyncio.sleep(chance.uniform(0.0, 3.0))
+                    process.kill()
+                    await until(lambda group=process.pid: not alive(group), _GONE_SECONDS)
                 kill(process)
                 await process.wait()
         for task in working:
             task.cancel()
     assert told.refused == []
-    async with world.running():  # the next start takes up what the killed ones have left in the outbox
+    # The next start, of one worker, takes up what the killed ones have left in their outboxes.
+    async with world.running():
         pass
     async with world.store() as store:
         requests = Counter(event.request_id for event in store.requests(tenant="default", status="completed"))

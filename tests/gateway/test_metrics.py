@@ -241,7 +241,7 @@ for _ in range(10):
     telemetry.model_finished(Trace("ab" * 16, "cd" * 8), outcome, {})
     telemetry.leave("m")
 telemetry.enter("m")
-sys.stdout.write(telemetry._metrics.exposition([]).decode())
+sys.stdout.write(telemetry._metrics.exposition([], {}).decode())
 """
 
 

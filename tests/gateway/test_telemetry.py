@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -87,6 +88,7 @@ async def test_a_request_to_an_agent_is_a_span_with_a_span_for_each_of_its_parts
         "gen_ai.response.id": answered.json()["id"],
     }
     assert whole.resource["service.name"] == "flywheel-gateway"
+    assert UUID(whole.resource["service.instance.id"])  # each process has its own
 
     assert (chat.name, chat.kind, chat.status) == (f"chat {BASE}", CLIENT, 0)
     first = chat.attributes.pop("gen_ai.response.time_to_first_chunk")

@@ -1,15 +1,22 @@
-"""Rates that one process counts, and rates in a real Redis: the same promises."""
+"""Rates that one process counts, or the leader for its workers, or a real Redis for all: the same promises."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from gateway.limits.rates import LocalRates, Rate, Taken
+from gateway.limits.redis_counter import RedisCounter
 from gateway.limits.shared import SharedRates
+from gateway.workers.counter import LeaderCounter, counted
+from gateway.workers.peers import Peers
+from gateway.workers.place import Place
 from tests.contracts.rates import RatesContract, rate
 from tests.gateway.redis_server import RedisServer, redis_server
 
@@ -45,6 +52,26 @@ class TestLocalRates(RatesContract):
         return _Local()
 
 
+class _Leader(Peers):
+    """The worker that leads, without a socket in between."""
+
+    def __init__(self) -> None:
+        super().__init__(Place(1, 2))
+        self.rates = LocalRates()
+
+    async def ask(
+        self, number: int, method: str, path: str, body: object = None, *, seconds: float | None
+    ) -> Any:
+        assert (number, method, path) == (0, "POST", "/rates")
+        return orjson.loads(orjson.dumps(counted(self.rates, orjson.loads(orjson.dumps(body)))))
+
+
+class TestRatesOfTheLeader(RatesContract):
+    @pytest.fixture
+    def rates(self) -> _Shared:
+        return _Shared(SharedRates(LeaderCounter(_Leader()), LocalRates()))
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
     with redis_server() as server:
@@ -53,10 +80,15 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def shared(server: RedisServer) -> AsyncIterator[SharedRates]:
-    rates = SharedRates(server.url, LocalRates(), seconds=5)
-    await rates._redis.flushall()
+    rates = SharedRates(RedisCounter(server.url, seconds=5), LocalRates())
+    await redis_of(rates).flushall()
     yield rates
     await rates.close()
+
+
+def redis_of(rates: SharedRates) -> Redis:
+    assert isinstance(rates._counter, RedisCounter)
+    return rates._counter._redis
 
 
 class TestSharedRates(RatesContract):
@@ -65,7 +97,7 @@ class TestSharedRates(RatesContract):
         return _Shared(shared)
 
     async def test_two_processes_share_them(self, shared: SharedRates, server: RedisServer):
-        other = SharedRates(server.url, LocalRates(), seconds=5)
+        other = SharedRates(RedisCounter(server.url, seconds=5), LocalRates())
         results = await asyncio.gather(
             *(process.take([rate()], [1]) for process in (shared, other) for _ in range(5))
         )
@@ -74,11 +106,11 @@ class TestSharedRates(RatesContract):
 
     async def test_redis_forgets_a_bucket_when_it_is_full_again(self, shared: SharedRates):
         await shared.take([rate()], [1])
-        [name] = await shared._redis.keys()
-        assert 11_000 < await shared._redis.pttl(name) <= 12_000
+        [name] = await redis_of(shared).keys()
+        assert 11_000 < await redis_of(shared).pttl(name) <= 12_000
         shared.correct(rate(), -1)
         await shared.flush()
-        assert await shared._redis.keys() == []
+        assert await redis_of(shared).keys() == []
 
     async def test_corrections_travel_together_and_are_not_waited_for(self, shared: SharedRates):
         running = asyncio.create_task(shared.run())
@@ -98,7 +130,7 @@ async def test_while_redis_is_down_each_process_limits_for_itself_and_shares_aga
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr("gateway.limits.shared._PAUSE", 0.05)
     with redis_server() as server:
-        rates = SharedRates(server.url, LocalRates(), seconds=2)
+        rates = SharedRates(RedisCounter(server.url, seconds=2), LocalRates())
         assert (await rates.take([rate()], [1])).shared
         server.stop()
         alone = [await rates.take([rate()], [1]) for _ in range(6)]
@@ -125,7 +157,7 @@ async def test_a_redis_that_hangs_holds_a_request_up_once_and_briefly():
 
     listener = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    rates = SharedRates(f"redis://127.0.0.1:{port}", LocalRates(), seconds=0.05)
+    rates = SharedRates(RedisCounter(f"redis://127.0.0.1:{port}", seconds=0.05), LocalRates())
     loop = asyncio.get_running_loop()
     started = loop.time()
     results = [await rates.take([rate(100)], [1]) for _ in range(20)]

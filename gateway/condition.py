@@ -1,0 +1,115 @@
+"""How one process is doing, and all of them together."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feedback.outbox import OutboxError
+from feedback.store import StoreError
+from gateway.workers.peers import PeerError
+
+if TYPE_CHECKING:
+    from gateway.state import Gateway  # which has the parts that this asks
+
+_ASK_SECONDS = 5.0  # for another worker's answer, which waits for the model servers
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one worker counts by itself. `outbox_events` and the age, in seconds, are None where it cannot be read."""
+
+    pid: int
+    in_flight: Mapping[str, int]  # requests in progress, by policy
+    outstanding: Mapping[str, int]  # and by model server
+    recorded: int  # requests, since it was started
+    relay_failures: int
+    outbox_bytes: int
+    outbox_events: int | None
+    outbox_oldest_age: float | None
+
+
+async def figures(gateway: "Gateway") -> Figures:
+    """Those of this worker."""
+    events = age = None
+    try:
+        events, age = await asyncio.to_thread(gateway.outbox.depth)
+    except OutboxError as error:
+        _log.warning("the depth of the outbox is not known: %s", error)
+    return Figures(
+        pid=os.getpid(),
+        in_flight=gateway.serving.in_flight(),
+        outstanding={replica.url: replica.outstanding for replica in gateway.pool.replicas},
+        recorded=gateway.recorder.recorded,
+        relay_failures=gateway.relay.failures,
+        outbox_bytes=_size(gateway.outbox_path),
+        outbox_events=events,
+        outbox_oldest_age=age,
+    )
+
+
+async def all_figures(gateway: "Gateway") -> dict[int, Figures]:
+    """Those of every worker that answers, by its number."""
+    found = {gateway.peers.place.number: await figures(gateway)}
+    for number, answer in (await gateway.peers.ask_all("GET", "/figures", seconds=_ASK_SECONDS)).items():
+        if isinstance(answer, PeerError):
+            _log.warning("the figures of worker %d are missing: %s", number, answer)
+        else:
+            found[number] = Figures(**answer)
+    return dict(sorted(found.items()))
+
+
+def waiting(workers: Collection[Figures]) -> tuple[int, float] | None:
+    """How many events wait in all outboxes, and for how long the oldest has; None where one cannot be read.
+
+    A sum without one of them would look better than it is.
+    """
+    events = [worker.outbox_events for worker in workers if worker.outbox_events is not None]
+    ages = [worker.outbox_oldest_age for worker in workers if worker.outbox_oldest_age is not None]
+    return None if len(events) < len(workers) else (sum(events), max(ages))
+
+
+async def missing(gateway: "Gateway") -> list[str]:
+    """What keeps this worker from answering, in words."""
+    found = []
+    answers = await asyncio.gather(*(replica.ready() for replica in gateway.pool.replicas))
+    if not any(answers):
+        found += [f"vLLM at {replica.url} does not answer" for replica in gateway.pool.replicas]
+    try:
+        await asyncio.to_thread(gateway.store.dead_letter_count)  # any question that is quick
+    except StoreError as error:
+        found.append(f"the store does not answer: {error}")
+    try:
+        await asyncio.to_thread(gateway.outbox.check)
+    except OutboxError as error:
+        found.append(f"the outbox takes no events: {error}")
+    for agent in gateway.agents:
+        active = gateway.serving.alias(agent).active
+        if not gateway.serving.is_ready(active):
+            found.append(f"{active}, the active policy of {agent}, is not loaded")
+    return found + (gateway.keeper.problems or [] if found else [])
+
+
+async def missing_anywhere(gateway: "Gateway") -> list[str]:
+    """The same of all workers; what several say is said once."""
+    own, others = await asyncio.gather(
+        missing(gateway), gateway.peers.ask_all("GET", "/missing", seconds=_ASK_SECONDS)
+    )
+    found = dict.fromkeys(own)
+    for answer in others.values():
+        found.update(dict.fromkeys([str(answer)] if isinstance(answer, PeerError) else answer))
+    return list(found)
+
+
+def _size(path: Path) -> int:
+    size = 0
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        with contextlib.suppress(FileNotFoundError):  # the log comes and goes
+            size += file.stat().st_size
+    return size
