@@ -3,8 +3,17 @@
 import json
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gateway.limits.config import LimitsConfig
 
@@ -203,6 +212,13 @@ class GatewayConfig(BaseModel):
     external: ExternalModels = Field(
         (), description="Models of other providers that may be asked by name; none unless named here."
     )
+
+    @field_validator("vllm_url", "more_vllm_urls")
+    @classmethod
+    def _have_ports(cls, urls: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for url in (urls,) if isinstance(urls, str) else urls:
+            urlsplit(url).port  # noqa: B018  # raises ValueError for what is no port
+        return urls
 
     @classmethod
     def load(cls, path: Path) -> "GatewayConfig":
