@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +19,9 @@ from pydantic import BaseModel
 from feedback.sqlite import prepare
 
 # Where several write at once, a group waits for more to come up: a sync to the disk costs much the same for one as for
-# many, and costs the event loop its core. Who writes alone does not wait.
-_LINGER_SECONDS = 0.002
+# many, and costs the event loop its core. Who writes alone does not wait. Longer, and clients that each wait for their
+# answer end up in one group, for which the event loop then has to wait with nothing to do.
+_LINGER_SECONDS = 0.0005
 _GROUP_LIMIT = 1_000  # appends in one transaction
 _FRESH_SECONDS = 1.0  # for so long a write that succeeded says that the next one will
 _ROWS = 100  # of them in one statement
@@ -40,8 +40,7 @@ class Depth(NamedTuple):
     oldest_age_seconds: float
 
 
-@dataclass(frozen=True)
-class _Append:
+class _Append(NamedTuple):
     body: bytes
     done: asyncio.Future[None]
 

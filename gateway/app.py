@@ -151,7 +151,6 @@ async def _opened(
         )
         base_policy = config.base_policy(config.base_model)
         passthrough = Passthrough(
-            session,
             pool,
             recorder if config.capture else None,
             auth=auth,

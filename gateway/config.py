@@ -4,8 +4,17 @@ import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from feedback.policies import base_policy
 from gateway.limits.config import LimitsConfig
@@ -231,6 +240,13 @@ class GatewayConfig(BaseModel):
                 f"outbox_max_bytes: {self.processes} workers share it, {_LEAST_OUTBOX} for each at least"
             )
         return self
+
+    @field_validator("vllm_url", "more_vllm_urls")
+    @classmethod
+    def _have_ports(cls, urls: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for url in (urls,) if isinstance(urls, str) else urls:
+            urlsplit(url).port  # noqa: B018  # raises ValueError for what is no port
+        return urls
 
     @classmethod
     def load(cls, path: Path) -> "GatewayConfig":

@@ -7,11 +7,10 @@ the time limit and a shutdown all cancel that task, which closes the connection 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import aiohttp
 import orjson
 from starlette.types import Receive, Scope, Send
 
@@ -22,6 +21,7 @@ from feedback.outbox import OutboxError
 from gateway.errors import ApiError, to_api_error
 from gateway.metering import Meter, Used
 from gateway.passthrough.capture import Capture
+from gateway.passthrough.connections import Connection, Connections
 from gateway.passthrough.record import Known, encode
 from gateway.passthrough.request import prefix
 from gateway.pool import Pool
@@ -46,7 +46,7 @@ class Exchange:
     def __init__(
         self,
         known: Known,
-        session: aiohttp.ClientSession,
+        connections: Mapping[Replica, Connections],
         pool: Pool,
         recorder: Recorder | None,
         *,
@@ -57,7 +57,7 @@ class Exchange:
         self._known = known
         self._meter = meter
         self._telemetry = telemetry
-        self._session = session
+        self._connections = connections
         self._pool = pool
         self._recorder = recorder
         self._seconds = seconds
@@ -114,9 +114,9 @@ class Exchange:
             tried.append(replica)
             failed = False
             try:
-                await self._ask(replica.url + path, body, send)
+                await self._ask(self._connections[replica], path, body, send)
                 return
-            except (aiohttp.ClientError, ConnectionError) as problem:
+            except ConnectionError as problem:
                 failed = True
                 error = ModelError(f"the model server does not answer ({problem}); try again shortly")
             except ModelError as problem:
@@ -135,23 +135,26 @@ class Exchange:
         logprobs = True if asked.endpoint.operation == "chat" else asked.upstream.get("logprobs", 0)
         return orjson.dumps({**asked.upstream, "logprobs": logprobs, "return_token_ids": True})
 
-    async def _ask(self, url: str, body: bytes, send: Send) -> None:
+    async def _ask(self, server: Connections, path: str, body: bytes, send: Send) -> None:
         known = self._known
         asked_at = time.perf_counter()
-        async with self._session.post(url, data=body, headers=known.trace.headers()) as response:
-            if response.status != 200:
-                raise refusal(response.status, await response.text(errors="replace"))
+        answer = await server.post(path, body, known.trace.headers())
+        try:
+            if answer.status != 200:
+                raise refusal(answer.status, (await answer.read()).decode(errors="replace"))
             if self._recorder is not None:
                 self._capture = Capture(
                     known.asked, request_id=known.request_id, model=known.model, policy=known.policy
                 )
             if known.asked.stream:
                 self._elsewhere += time.perf_counter() - asked_at
-                await self._stream(response.content, send)
+                await self._stream(answer, send)
                 return
-            answer = await response.read()
+            data = await answer.read()
+        finally:
+            answer.release()
         self._elsewhere += time.perf_counter() - asked_at
-        await self._whole(answer, send)
+        await self._whole(data, send)
 
     async def _whole(self, answer: bytes, send: Send) -> None:
         if self._capture is not None and self._known.asked.choices:
@@ -162,9 +165,9 @@ class Exchange:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    async def _stream(self, content: aiohttp.StreamReader, send: Send) -> None:
+    async def _stream(self, answer: Connection, send: Send) -> None:
         capture = self._capture
-        while data := await content.readany():
+        while data := await answer.piece():
             shown = data if capture is None else capture.feed(data)
             if shown:
                 if not self._started:

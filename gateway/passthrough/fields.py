@@ -188,6 +188,7 @@ EMBEDDINGS: Mapping[str, Field] = {
 }
 
 _ROLES = {"system", "developer", "user", "assistant", "tool"}
+_SIMPLE = {"role", "content"}  # most messages of most requests
 _RECORDED = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "reasoning"}
 _EMPTY_ONLY = {"audio", "function_call", "annotations"}  # what clients send back of an answer's own message
 _PARTS: Mapping[str, Collection[str]] = {
@@ -205,6 +206,8 @@ def check_messages(messages: list[Any]) -> tuple[str, str] | None:
             return where, "expected an object"
         if message.get("role") not in _ROLES:
             return f"{where}.role", f"expected one of {', '.join(sorted(_ROLES))}"
+        if message.keys() == _SIMPLE and type(message["content"]) is str and message["role"] != "tool":
+            continue
         if not message.keys() <= _RECORDED and (found := _unknown(message)):
             return f"{where}.{found}", "unknown or unsupported: remove it"
         if (complaint := _check_content(message)) is not None:

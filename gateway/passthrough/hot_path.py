@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import aiohttp
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +20,7 @@ from gateway.errors import EXPECTED, to_api_error
 from gateway.idempotency import HEADER, Idempotency, ends_with_done, whole
 from gateway.limits.limits import Limits
 from gateway.metering import Meter
+from gateway.passthrough.connections import Connections
 from gateway.passthrough.exchange import Exchange
 from gateway.passthrough.record import Known
 from gateway.passthrough.request import ENDPOINTS, Endpoint, prepare, size
@@ -39,7 +39,6 @@ class Passthrough:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
         pool: Pool,
         recorder: Recorder | None,
         *,
@@ -51,8 +50,8 @@ class Passthrough:
         config: GatewayConfig,
     ) -> None:
         self.policies = policies
-        self._session = session
         self._pool = pool
+        self._connections = {replica: Connections(replica.url) for replica in pool.replicas}
         self._recorder = recorder
         self._auth = auth
         self._idempotency = idempotency
@@ -116,7 +115,7 @@ class Passthrough:
         most = self._config.plain_seconds
         return Exchange(
             known,
-            self._session,
+            self._connections,
             self._pool,
             self._recorder,
             meter=meter,
@@ -133,11 +132,15 @@ class Passthrough:
 
     async def run(self) -> None:
         """Look after what is in progress, until cancelled: one timer for all requests, not two for each."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            now = time.perf_counter()
-            for exchange in tuple(self._running):
-                exchange.look(now)
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_SECONDS)
+                now = time.perf_counter()
+                for exchange in tuple(self._running):
+                    exchange.look(now)
+        finally:
+            for connections in self._connections.values():
+                connections.close()
 
     async def drain(self, seconds: float) -> None:
         """Let what is in progress finish; after `seconds`, end the rest with an error, and let it be recorded."""

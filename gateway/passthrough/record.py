@@ -5,23 +5,21 @@ gateway does for a request. That these bytes are what `feedback.events.parse` re
 """
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from feedback.events import SCHEMA_VERSION, Status, new_id
 from feedback.store import Key
-from gateway.passthrough.capture import Capture, Choice
+from gateway.passthrough.capture import Capture
 from gateway.passthrough.request import Asked, parameters, response_schema, sampling
 from gateway.trace import Trace
 
 _ABORTED = "abort"
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What is known of a request before it is answered: `started` by `time.perf_counter`, `started_ns` in Unix time."""
 
     request_id: str
@@ -71,34 +69,42 @@ def encode(known: Known, status: Status, error: str | None, capture: Capture | N
 
 
 def _calls(known: Known, capture: Capture, latency: float) -> list[dict[str, Any]]:
-    asked = known.asked
-    common = {
-        "kind": "model",
-        "policy": known.policy,
-        "messages": asked.messages if asked.endpoint.operation == "chat" else (),
-        "response_schema": response_schema(asked.upstream),
-        "sampling": sampling(asked.upstream),
-        "parameters": parameters(asked.upstream),
-        "time_to_first_token": latency if capture.first is None else capture.first - known.started,
-        "latency": latency,
-        "started": datetime.fromtimestamp(known.started_ns / 1e9, UTC),
-    }
     begun = [choice for choice in capture.choices if choice.tokens or choice.finish_reason is not None]
+    if not begun:
+        return []
+    asked = known.asked
+    schema, drawn, others = (
+        response_schema(asked.upstream),
+        sampling(asked.upstream),
+        parameters(asked.upstream),
+    )
+    started = datetime.fromtimestamp(known.started_ns / 1e9, UTC)
     # The prompt comes with one chunk only where several answers share it.
-    shared = next((choice.prompt for choice in begun if choice.prompt), [])
-    return [{**common, **_generated(choice, shared)} for choice in begun]
-
-
-def _generated(choice: Choice, shared_prompt: list[int]) -> dict[str, Any]:
-    exact = min(
-        len(choice.tokens), len(choice.logprobs)
-    )  # of an answer that was cut; a whole one has been checked
-    return {
-        "text": "".join(choice.text),
-        "reasoning": "".join(choice.reasoning) or None,
-        "tool_calls": tuple(choice.tool_calls.values()),
-        "prompt_token_ids": choice.prompt or shared_prompt,
-        "completion_token_ids": choice.tokens[:exact],
-        "logprobs": choice.logprobs[:exact],
-        "finish_reason": choice.finish_reason or _ABORTED,
-    }
+    shared_prompt = next((choice.prompt for choice in begun if choice.prompt), [])
+    calls = []
+    for choice in begun:
+        tokens, logprobs = choice.tokens, choice.logprobs
+        if len(tokens) != len(logprobs):  # of an answer that was cut; a whole one has been checked
+            exact = min(len(tokens), len(logprobs))
+            tokens, logprobs = tokens[:exact], logprobs[:exact]
+        calls.append(
+            {
+                "kind": "model",
+                "policy": known.policy,
+                "messages": asked.messages if asked.endpoint.operation == "chat" else (),
+                "response_schema": schema,
+                "sampling": drawn,
+                "parameters": others,
+                "text": "".join(choice.text),
+                "reasoning": "".join(choice.reasoning) or None,
+                "tool_calls": tuple(choice.tool_calls.values()),
+                "prompt_token_ids": choice.prompt or shared_prompt,
+                "completion_token_ids": tokens,
+                "logprobs": logprobs,
+                "finish_reason": choice.finish_reason or _ABORTED,
+                "started": started,
+                "time_to_first_token": latency if capture.first is None else capture.first - known.started,
+                "latency": latency,
+            }
+        )
+    return calls

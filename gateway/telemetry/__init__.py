@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentOutcome", "ModelOutcome", "Operation", "Telemetry", "call_trace"]
 
+_TELL_SECONDS = 1.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -39,17 +41,31 @@ class Telemetry:
 
     @contextlib.asynccontextmanager
     async def exporting(self) -> AsyncIterator[None]:
-        """Send spans to the collector, if there is one, until the end of the block; then send what still waits."""
-        if not is_wanted(self._options):
-            yield
-            return
-        exporter = Exporter(self._options)
-        self._spans = Spans(exporter, content=self._options.content)
+        """Send spans to the collector, if there is one, until the end of the block; then send what still waits.
+
+        Meanwhile other worker processes hear every second of what is counted here.
+        """
+        telling = asyncio.create_task(self._tell(), name="metrics")
         try:
-            yield
+            if not is_wanted(self._options):
+                yield
+                return
+            exporter = Exporter(self._options)
+            self._spans = Spans(exporter, content=self._options.content)
+            try:
+                yield
+            finally:
+                self._spans = None
+                await exporter.close()
         finally:
-            self._spans = None
-            await exporter.close()
+            telling.cancel()
+            if self._metrics is not None:
+                self._metrics.tell()
+
+    async def _tell(self) -> None:
+        while self._metrics is not None:
+            await asyncio.sleep(_TELL_SECONDS)
+            self._metrics.tell()
 
     def begin(self, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> Trace:
         """The trace context of a request that has just arrived; `headers` are ASGI's."""

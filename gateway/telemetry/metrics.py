@@ -5,11 +5,12 @@ count together when PROMETHEUS_MULTIPROC_DIR names an empty folder before they s
 """
 
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from feedback.events import ModelCall, Rating
 from gateway.telemetry.outcome import AgentOutcome, ModelOutcome, operation
+from gateway.telemetry.tally import Buckets, Count, Tally
 
 # Boundaries, in seconds or tokens: those that the conventions recommend, where they do.
 _HTTP = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -30,12 +32,12 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 class _Series(NamedTuple):
     """What one request adds to: looking labels up costs more than counting."""
 
-    requests: Counter
-    duration: Histogram
-    first_token: Histogram
-    overhead: Histogram
-    input_tokens: Histogram
-    output_tokens: Histogram
+    requests: Count
+    duration: Tally
+    first_token: Tally
+    overhead: Tally
+    input_tokens: Tally
+    output_tokens: Tally
 
 
 class Metrics:
@@ -44,9 +46,11 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self._series: dict[tuple[str, str, str, str, str], _Series] = {}
-        self._http_series: dict[tuple[str, str, int], Histogram] = {}
-        self._in_flight_series: dict[str, Gauge] = {}
-        self._calls_series: dict[tuple[str, str], Histogram] = {}
+        self._http_series: dict[tuple[str, str, int], Tally] = {}
+        self._in_flight_series: dict[str, Count] = {}
+        self._calls_series: dict[tuple[str, str], Tally] = {}
+        self._counted: list[Count | Tally] = []
+        self._telling = threading.Lock()
         self._requests = Counter(
             "flywheel_requests",
             "Requests to agents and models, by how they ended.",
@@ -61,42 +65,42 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._duration = Histogram(
+        self._duration = Buckets(
             "gen_ai_server_request_duration_seconds",
             "From the arrival of a request until it is answered and recorded.",
             (*by_model, "error_type"),
             registry=registry,
             buckets=_OPERATION,
         )
-        self._first_token = Histogram(
+        self._first_token = Buckets(
             "gen_ai_server_time_to_first_token_seconds",
             "From the arrival of a request until the model's first token.",
             by_model,
             registry=registry,
             buckets=_FIRST_TOKEN,
         )
-        self._overhead = Histogram(
+        self._overhead = Buckets(
             "flywheel_gateway_overhead_seconds",
             "What a request took beyond waiting for the model server and running tools.",
             by_model,
             registry=registry,
             buckets=_OVERHEAD,
         )
-        self._tokens = Histogram(
+        self._tokens = Buckets(
             "gen_ai_client_token_usage",
             "Tokens read and written by the model, per request.",
             (*by_model, "gen_ai_token_type"),
             registry=registry,
             buckets=_TOKENS,
         )
-        self._calls = Histogram(
+        self._calls = Buckets(
             "gen_ai_client_operation_duration_seconds",
             "What requests wait for: the model server, retrievals, tools.",
             by_model,
             registry=registry,
             buckets=_OPERATION,
         )
-        self._http = Histogram(
+        self._http = Buckets(
             "http_server_request_duration_seconds",
             "HTTP requests of every kind, refused ones too.",
             ("http_request_method", "http_route", "http_response_status_code"),
@@ -126,8 +130,8 @@ class Metrics:
         """A request to an agent or model has begun (1), or is over (-1)."""
         series = self._in_flight_series.get(model)
         if series is None:
-            series = self._in_flight_series[model] = self._in_flight.labels(model)
-        series.inc(change)
+            series = self._in_flight_series[model] = self._count_of(self._in_flight.labels(model))
+        series.value += change
 
     def model(self, outcome: ModelOutcome) -> None:
         """A request to a plain model is over."""
@@ -162,7 +166,7 @@ class Metrics:
         key = (method if method in _METHODS else "_OTHER", route, status)
         series = self._http_series.get(key)
         if series is None:
-            series = self._http_series[key] = self._http.labels(*key)
+            series = self._http_series[key] = self._tally_of(self._http.labels(*key))
         series.observe(seconds)
 
     def rating(self, agent: str, rating: Rating) -> None:
@@ -177,11 +181,18 @@ class Metrics:
         """A promotion or a roll-back was done, or was not."""
         self._swaps.labels(agent, kind, "done" if done else "failed").inc()
 
+    def tell(self) -> None:
+        """Let prometheus_client know of all that has been counted. May be called from any thread."""
+        with self._telling:
+            for counted in tuple(self._counted):
+                counted.tell()
+
     def exposition(self, live: Iterable[Metric], pids: Mapping[int, int]) -> bytes:
         """Everything in Prometheus' text format, with `live`, what is looked up rather than counted. Blocks.
 
         `pids` are the workers' processes, by number.
         """
+        self.tell()
         registry = CollectorRegistry()
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # its __init__ alone has no types
@@ -196,28 +207,36 @@ class Metrics:
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(
-                self._requests.labels(model, policy, status, error or ""),
-                self._duration.labels(name, model, error or ""),
-                self._first_token.labels(name, model),
-                self._overhead.labels(name, model),
-                self._tokens.labels(name, model, "input"),
-                self._tokens.labels(name, model, "output"),
+                self._count_of(self._requests.labels(model, policy, status, error or "")),
+                self._tally_of(self._duration.labels(name, model, error or "")),
+                self._tally_of(self._first_token.labels(name, model)),
+                self._tally_of(self._overhead.labels(name, model)),
+                self._tally_of(self._tokens.labels(name, model, "input")),
+                self._tally_of(self._tokens.labels(name, model, "output")),
             )
         return series
 
     def _count(self, series: _Series, seconds: float, first: float | None, waited: float | None) -> None:
-        series.requests.inc()
+        series.requests.value += 1
         series.duration.observe(seconds)
         if first is not None:
             series.first_token.observe(first)
         if waited is not None:
             series.overhead.observe(max(0.0, seconds - waited))
 
-    def _call(self, name: str, model: str) -> Histogram:
+    def _call(self, name: str, model: str) -> Tally:
         series = self._calls_series.get((name, model))
         if series is None:
-            series = self._calls_series[name, model] = self._calls.labels(name, model)
+            series = self._calls_series[name, model] = self._tally_of(self._calls.labels(name, model))
         return series
+
+    def _tally_of(self, series: Buckets) -> Tally:
+        self._counted.append(tally := Tally(series))
+        return tally
+
+    def _count_of(self, series: Counter | Gauge) -> Count:
+        self._counted.append(count := Count(series))
+        return count
 
 
 class _Processes(Collector):

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import TelemetryOptions
+from gateway.telemetry.tally import Buckets, Tally
 from gateway.trace import Trace
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, TEXT, World, until
 from tests.gateway.fake_vllm import BASE, answer_of
@@ -227,6 +229,25 @@ async def test_a_plain_model_is_counted_too(live: World) -> None:
     assert seen("flywheel_gateway_overhead_seconds_sum", **model) == pytest.approx(0.2)
     assert seen("gen_ai_server_request_duration_seconds_sum", **model) == pytest.approx(1.0)
     assert seen("gen_ai_client_operation_duration_seconds_sum", **model) == pytest.approx(0.8)
+
+
+def test_what_is_counted_in_plain_numbers_comes_out_as_if_prometheus_had_counted() -> None:
+    registry = CollectorRegistry()
+    ours = Buckets("ours", "", buckets=(1, 2), registry=registry)
+    theirs = Histogram("theirs", "", buckets=(1, 2), registry=registry)
+    tallies = Tally(ours), Tally(ours)  # as where several labels of one series are counted apart
+    for number, amount in enumerate((0, 1, 1.5, 2, 2.5, 1e9)):
+        tallies[number % 2].observe(amount)
+        theirs.observe(amount)
+        for tally in tallies:
+            tally.tell()
+            tally.tell()
+    lines = generate_latest(registry).decode().splitlines()
+    told = {
+        name: [line.removeprefix(name) for line in lines if line.startswith(name) and "_created" not in line]
+        for name in ("ours", "theirs")
+    }
+    assert told["ours"] == told["theirs"] and len(told["ours"]) == 5
 
 
 _WORKER = """
