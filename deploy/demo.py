@@ -41,7 +41,6 @@ from trainer.tasks import write
 
 AGENT = "sql-analyst"
 _STREAMS = 4  # concurrent requests while policies are swapped
-_SERVED_CONCURRENCY = 16  # what vLLM generates at once by default
 _AROUND_A_SWAP = 6  # requests that end before the next move
 
 Result = dict[str, Any]
@@ -307,7 +306,7 @@ class Demo:
 
     async def _served(self, system: System) -> Result:
         """The held-out questions as any client would ask them."""
-        gate = asyncio.Semaphore(_SERVED_CONCURRENCY)
+        gate = asyncio.Semaphore(employees.CONCURRENCY)
         policies: set[str] = set()
         started = time.perf_counter()
         with self._bar("held-out questions answered", len(self._held_out)) as done:

@@ -24,7 +24,7 @@ WRITES_SQL = 0.20  # of wrong answers are corrected with SQL
 KNOWS_RESULT = 0.70  # … with the rows that a right answer returns; the rest are only rated down
 NAMES = ("amara", "bruno", "chen", "dalia", "emil", "fatou")
 _MOST_ROWS = 60  # nobody types more into a correction
-_CONCURRENCY = 8
+CONCURRENCY = 16  # what vLLM generates at once by default
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ async def work(
 ) -> Counter[str]:
     """Make all visits, some at a time; count what was done. Errors of the API end it: the demo must not hide them."""
     clients = {name: AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) for name, key in keys.items()}
-    gate, counts = asyncio.Semaphore(_CONCURRENCY), Counter[str]()
+    gate, counts = asyncio.Semaphore(CONCURRENCY), Counter[str]()
 
     async def one(visit: Visit) -> None:
         client = clients[visit.employee]

@@ -61,13 +61,16 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         return self._curriculum or super()._get_train_sampler(dataset)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        """TRL's loss over the rows with an advantage (without a KL term the others add nothing but time), part by part.
+        """TRL's loss over the distinct rows with an advantage, part by part.
 
-        All parts but the last go backward at once, which frees their activations: those of a whole batch take more
-        memory than the model. The returned loss has the value of all, and the gradient of the last.
+        Without a KL term the others add nothing but time; and a group often gives the same answer several times, which
+        is one row with the advantages of all. All parts but the last go backward at once, which frees their
+        activations: those of a whole batch take more memory than the model. The returned loss has the value of all,
+        and the gradient of the last.
         """
+        inputs, distinct = _distinct(inputs)
         advantages = inputs["advantages"]
-        kept = advantages.nonzero()[:, 0]
+        kept = distinct[advantages[distinct] != 0]
         if len(kept) == 0:  # nothing to learn from this step; a zero that the optimiser can differentiate
             return sum(
                 (p.sum() * 0.0 for p in model.parameters() if p.requires_grad), advantages.new_zeros(())
@@ -137,6 +140,21 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         rows = [row[kept].tolist() for row, kept in zip(completions, mask, strict=True)]
         bits = torch.cat([self._grammars.allowed(self._schema, row) for row in rows])
         return self._grammars.forbid(logits, bits)
+
+
+def _distinct(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
+    """The first of each set of equal rows, by index, with the advantages of the set in `inputs` summed there.
+
+    Exact as long as equal rows have equal ratios of new to old policy, which they have, and advantages of one sign,
+    which a reward of the text alone gives them.
+    """
+    parts = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+    rows = torch.cat([inputs[name] for name in parts], dim=1)
+    _, group = rows.unique(dim=0, return_inverse=True)
+    index = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(index, len(rows)).scatter_reduce(0, group, index, "amin")[group]
+    advantages = torch.zeros_like(inputs["advantages"]).index_add(0, first, inputs["advantages"])
+    return {**inputs, "advantages": advantages}, index[first == index]
 
 
 def train(

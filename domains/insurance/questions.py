@@ -20,7 +20,8 @@ Split = Literal["train", "dev", "test"]
 Novelty = Literal["phrasing", "template"]
 
 # Where each phrasing of a train template goes; those of dev and test templates stay together.
-_PLACES: tuple[Split, ...] = (*["train"] * 4, "dev", "test", "test", *["train"] * 4)
+_TRAIN: tuple[Split, ...] = ("train", "train", "train", "train")
+_PLACES: tuple[Split, ...] = (*_TRAIN, "dev", "test", "test", *_TRAIN)
 
 
 @dataclass(frozen=True)

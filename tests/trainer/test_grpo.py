@@ -167,14 +167,22 @@ def gradients(model: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rows_at_once", [16, 2], ids=["whole", "in parts"])
 @pytest.mark.parametrize(
-    "advantages", [None, [0.7, -0.7, 0.1, 0.2, 0.4, -0.4]], ids=["some zero", "none zero"]
+    ("advantages", "repeated"),
+    [
+        ([0.7, -0.7, 0.0, 0.0, 0.4, -0.4], False),
+        ([0.7, -0.7, 0.1, 0.2, 0.4, -0.4], False),
+        ([0.7, -0.7, 0.0, -0.8, 0.4, 0.4], True),
+    ],
+    ids=["some zero", "none zero", "an answer twice"],
 )
-def test_neither_leaving_out_rows_without_advantage_nor_parts_change_loss_or_gradients(
-    tokenizer: Any, grpo_arguments: Any, advantages: list[float] | None, rows_at_once: int
+def test_neither_left_out_nor_repeated_rows_nor_parts_change_loss_or_gradients(
+    tokenizer: Any, grpo_arguments: Any, advantages: list[float], rows_at_once: int, *, repeated: bool
 ):
     rows = batch()
-    if advantages:
-        rows["advantages"] = torch.tensor(advantages)
+    rows["advantages"] = torch.tensor(advantages)
+    if repeated:
+        for name in ("completion_ids", "completion_mask"):
+            rows[name][5] = rows[name][4]
     found = []
     for kind in (tiny.grpo.SharedPrefixGRPOTrainer, tiny.GRPOTrainer):
         trainer = grpo_trainer(kind, grpo_arguments, tiny.adapted(tiny.model(tokenizer)), tokenizer)
