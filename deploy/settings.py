@@ -66,7 +66,7 @@ class VllmSection(_Section):
     max_model_len: int = Field(2_048, ge=64, description="Tokens of prompt and answer together.")
     max_num_seqs: int = Field(16, ge=1, description="Requests generated at once.")
     max_loras: int = Field(4, ge=1, description="Adapters that one batch may mix.")
-    max_lora_rank: int = Field(16, ge=1)
+    max_lora_rank: int = Field(8, ge=1)
     lora_modules: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,

@@ -12,7 +12,7 @@ class _Section(BaseModel):
 class Lora(_Section):
     """The adapter: low-rank matrices on every linear layer (Hu et al. 2021, arXiv 2106.09685)."""
 
-    rank: int = Field(16, ge=1, le=256)
+    rank: int = Field(8, ge=1, le=256)
     alpha: int = Field(32, ge=1, description="Scale; the update is multiplied by alpha / rank.")
 
 

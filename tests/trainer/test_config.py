@@ -42,7 +42,7 @@ def trainer(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_minimal_configuration_has_all_defaults():
     config = TrainerConfig.model_validate(GOOD)
-    assert (config.seed, config.device, config.threads, config.lora.rank) == (0, "auto", None, 16)
+    assert (config.seed, config.device, config.threads, config.lora.rank) == (0, "auto", None, 8)
 
 
 def test_a_configuration_survives_its_way_to_the_trainers_process():
