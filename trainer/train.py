@@ -38,7 +38,7 @@ from trainer.rollout import roll_out
 from trainer.sampler import Sampler
 from trainer.tasks import Task
 
-_PROBES = 8
+_PROBES = 4  # each costs a CPU seconds of everybody's time when the policy is promoted
 
 Emit = Callable[[dict[str, Any]], None]
 
