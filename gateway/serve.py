@@ -20,6 +20,7 @@ def serve(config: GatewayConfig, listener: socket.socket, place: Place | None = 
     try:
         app = create_app(config, place)
     except (ConfigError, ManifestError) as error:
+        listener.close()
         sys.stderr.write(f"gateway: {error}\n")
         return 2
     server = Server(

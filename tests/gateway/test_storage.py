@@ -67,8 +67,8 @@ async def test_a_taken_port_or_a_wrong_configuration_is_one_line_and_exit_code_2
         for extra, words in (
             ({}, f"127.0.0.1:{port}"),
             ({"prt": 1}, "prt"),
-            ({"agents": ["/x"]}, "/x"),
-            ({"base_model": AGENT}, AGENT),
+            ({"port": 0, "agents": ["/x"]}, "/x"),
+            ({"port": 0, "base_model": AGENT}, AGENT),
         ):
             path.write_text(json.dumps({**good, **extra}))
             assert main(["--config", str(path)]) == 2

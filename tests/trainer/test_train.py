@@ -165,7 +165,7 @@ def test_every_policy_is_published_with_where_it_comes_from(
     manifests = {}
     for folder in config.checkpoints.iterdir():
         assert (folder / "COMPLETE").exists()
-        assert len(json.loads((folder / "probes.json").read_text())) == 8
+        assert len(json.loads((folder / "probes.json").read_text())) == 4
         manifest = json.loads((folder / "manifest.json").read_text())
         assert tiny.train.checkpoint_of(config, manifest["policy"]) == folder
         assert manifest["dataset"] == trained.dataset
