@@ -76,7 +76,9 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
                 (p.sum() * 0.0 for p in model.parameters() if p.requires_grad), advantages.new_zeros(())
             )
         _, prompts = inputs["prompt_ids"][kept].unique(dim=0, return_inverse=True)
-        *parts, last = kept[prompts.argsort()].split(self._rows_at_once)  # rows of one prompt side by side
+        *parts, last = torch.split(
+            kept[prompts.argsort()], self._rows_at_once
+        )  # rows of one prompt side by side
         done = advantages.new_zeros(())
         for part in parts:
             loss = self._part_of_loss(model, inputs, part)
@@ -149,7 +151,7 @@ def _distinct(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
     which a reward of the text alone gives them.
     """
     parts = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-    rows = torch.cat([inputs[name] for name in parts], dim=1)
+    rows: Any = torch.cat([inputs[name] for name in parts], dim=1)  # Any: torch gives unique no types
     _, group = rows.unique(dim=0, return_inverse=True)
     index = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(index, len(rows)).scatter_reduce(0, group, index, "amin")[group]
