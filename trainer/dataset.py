@@ -31,9 +31,12 @@ def from_samples(path: Path) -> list[Task]:
 
 
 def demonstrations(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks whose reference is worth imitating: somebody's correction, or a better model's confirmed answer.
+    """The tasks whose reference is worth imitating: a correction, a better model's confirmed answer, a refusal.
 
-    Rows say what is right, not how to say it. What the base model gets right by itself is the easy part, often copied
-    from the examples in its prompt: to imitate that taught it to copy (docs/log.md). Both still are tasks to reward.
+    Rows say what is right, not how to say it. The queries that the base model gets right by itself are the easy ones,
+    often copied from the examples in its prompt: to imitate them taught it to copy. Its refusals are needed: too few
+    people correct with one for it to be learnt (docs/log.md has both). All are tasks to reward.
     """
-    return [task for task in tasks if "rows" not in task.reference and not task.own]
+    return [
+        task for task in tasks if "rows" not in task.reference and not (task.own and "sql" in task.reference)
+    ]
