@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
         try:
             while not self.status:
                 await self._more()
-        except BaseException:
+        except BaseException:  # cancelled, too: what would come later belongs to nobody
             self.abort()
             raise
 

@@ -48,6 +48,20 @@ async def ask(world: World, *, stream: bool = False) -> tuple[str, str]:
         return response.headers["x-request-id"], await response.text()
 
 
+async def begun(world: World) -> list[asyncio.Task[tuple[str, str]]]:
+    """Slow streams that are under way."""
+    world.vllm.seconds_per_chunk = 0.15
+    asking = [asyncio.create_task(ask(world, stream=True)) for _ in range(8)]
+    await until(lambda: world.vllm.running == len(asking))
+    return asking
+
+
+async def all_whole(asking: list[asyncio.Task[tuple[str, str]]]) -> None:
+    """Each ends as a stream should."""
+    for _, text in await asyncio.gather(*asking):
+        assert sse(text)[-1] == "[DONE]"
+
+
 async def get(world: World, path: str) -> Any:
     headers = {"authorization": f"Bearer {world.keys['ops']}"}
     async with aiohttp.ClientSession(world.url, headers=headers) as session, session.get(path) as response:
@@ -92,12 +106,9 @@ async def test_both_answer_one_that_is_killed_returns_and_sigterm_lets_all_finis
                 async with session.post("/v1/feedback", json=rating) as response:
                     assert response.status == 200
 
-        world.vllm.seconds_per_chunk = 0.15
-        asking = [asyncio.create_task(ask(world, stream=True)) for _ in range(8)]
-        await until(lambda: world.vllm.running == len(asking))
+        asking = await begun(world)
         process.terminate()
-        for _, text in await asyncio.gather(*asking):
-            assert sse(text)[-1] == "[DONE]"
+        await all_whole(asking)
         assert await asyncio.wait_for(process.wait(), 10) == 0
         assert alive(process.pid) == []
     async with world.store() as store:
@@ -107,12 +118,9 @@ async def test_both_answer_one_that_is_killed_returns_and_sigterm_lets_all_finis
 
 async def test_workers_whose_parent_is_killed_answer_what_they_have_begun_and_end(world: World) -> None:
     async with started(world) as process:
-        world.vllm.seconds_per_chunk = 0.15
-        asking = [asyncio.create_task(ask(world, stream=True)) for _ in range(8)]
-        await until(lambda: world.vllm.running == len(asking))
+        asking = await begun(world)
         process.kill()
-        for _, text in await asyncio.gather(*asking):
-            assert sse(text)[-1] == "[DONE]"
+        await all_whole(asking)
         await until(lambda: alive(process.pid) == [])
     async with world.store() as store:
         assert store.counts()["requests"] == len(asking)
