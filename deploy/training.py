@@ -20,7 +20,7 @@ from trainer.config import Contender, ContestConfig, TrainerConfig
 from trainer.gate import Thresholds, Verdict, judge
 from trainer.reports import Report
 
-_SHOTS = 6
+_SHOTS = 3
 
 
 def trainer_config(settings: Settings, *, agent: str, dataset: Path, seed: int) -> TrainerConfig:
@@ -106,7 +106,7 @@ def contest_config(
     settings: Settings, config: TrainerConfig, manifest: dict[str, Any], *, active: str
 ) -> ContestConfig:
     """The contenders: base, base with worked examples, supervised only, whatever serves now, and the candidate."""
-    policy, control = manifest["policy"], manifest["control"]
+    policy, control = manifest["policy"], manifest["parent"]
     contenders = [Contender(name="base"), Contender(name="base_few_shot", shots=_SHOTS)]
     if control:
         contenders.append(Contender(name="supervised", policy=control))

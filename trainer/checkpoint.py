@@ -27,10 +27,7 @@ MARKER = "COMPLETE"
 
 
 class Manifest(BaseModel):
-    """What a checkpoint is and where it comes from.
-
-    `parent` is the policy that training went on from; `control` the one that had all the supervised epochs instead.
-    """
+    """What a checkpoint is and where it comes from; `parent` is the policy that training went on from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +38,6 @@ class Manifest(BaseModel):
     dataset: str
     stage: str
     parent: str | None
-    control: str | None
     run: dict[str, Any]
     created: str
 
@@ -55,7 +51,6 @@ def publish(
     dataset: str,
     stage: str,
     parent: str | None,
-    control: str | None,
     run: dict[str, Any],
     probes: Sequence[ModelCall],
     pad: int,
@@ -80,7 +75,6 @@ def publish(
             dataset=dataset,
             stage=stage,
             parent=parent,
-            control=control,
             run=run,
             created=datetime.now(UTC).isoformat(),
         )

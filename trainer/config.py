@@ -17,14 +17,9 @@ class Lora(_Section):
 
 
 class Supervised(_Section):
-    """The warm start on corrections and, with all its epochs, the supervised control."""
+    """The start on corrections: what reinforcement goes on from and, by itself, its control."""
 
-    epochs: int = Field(6, ge=1, description="Of the control: enough to learn the corrections by heart.")
-    warm_start_epochs: int = Field(
-        6,
-        ge=1,
-        description="After which reinforcement takes over; fewer leave it more to explore, and to learn.",
-    )
+    epochs: int = Field(5, ge=1, description="Enough to learn the corrections by heart.")
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(8, ge=1)
     max_tokens: int = Field(1_024, ge=64, description="Prompt and answer; longer examples are cut.")
@@ -33,8 +28,10 @@ class Supervised(_Section):
 class Grpo(_Section):
     """Group-relative policy optimisation: no length normalisation (`dr_grpo`), clip-higher, no KL term."""
 
-    steps: int = Field(44, ge=1)
-    prompts_per_step: int = Field(8, ge=1)
+    steps: int = Field(88, ge=1)
+    prompts_per_step: int = Field(
+        4, ge=1, description="Few, and many steps: they learn faster than the reverse."
+    )
     generations: int = Field(8, ge=2, description="Answers sampled per prompt: the group.")
     learning_rate: float = Field(1.5e-4, gt=0, description="Constant after two warm-up steps.")
     temperature: float = Field(
@@ -42,7 +39,7 @@ class Grpo(_Section):
     )
     epsilon_low: float = Field(0.2, gt=0, lt=1)
     epsilon_high: float = Field(0.28, gt=0, description="Clip-higher (DAPO, arXiv 2503.14476).")
-    save_every: int = Field(6, ge=1, description="Steps between checkpoints that a killed run resumes from.")
+    save_every: int = Field(10, ge=1, description="Steps between checkpoints that a killed run resumes from.")
 
 
 class Options(_Section):

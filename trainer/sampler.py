@@ -154,15 +154,16 @@ class Sampler:
         unique = list(dict.fromkeys(map(tuple, prompts)))
         place = {prompt: index for index, prompt in enumerate(unique)}
         ids, mask = left_padded([list(prompt) for prompt in unique], self._pad, self._model.device)
-        output = self._model(
+        output = self._model.base_model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
             use_cache=True,
-            logits_to_keep=1,
         )
+        # As a matrix: given (prompts, 1, width) cut from a longer tensor, torch copies the LM head for every prompt.
+        logits = self._model.get_output_embeddings()(output.last_hidden_state[:, -1])
         groups = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=ids.device)
-        return output.logits[:, -1][groups], SharedPrefix(output.past_key_values, mask, groups)
+        return logits[groups], SharedPrefix(output.past_key_values, mask, groups)
 
     @property
     def _pad(self) -> int:

@@ -41,25 +41,6 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         self._log({"step": state.global_step, "steps": state.max_steps, **numbers})
 
 
-class AfterEpoch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Calls `work` once, at the end of an epoch (counted from 1)."""
-
-    def __init__(self, epoch: int, work: Callable[[], None]) -> None:
-        self._epoch = epoch
-        self._work = work
-
-    def on_epoch_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002  # transformers' signature
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  # transformers' signature
-        **_: object,
-    ) -> None:
-        """Called by transformers' Trainer."""
-        if round(state.epoch or 0) == self._epoch:
-            self._work()
-
-
 class AnswerOnlySFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     """TRL's trainer with a loss whose LM head meets the answer's tokens only; over whole prompts a CPU spends most of
     its time there.
@@ -93,12 +74,8 @@ def tune(
     run_dir: Path,
     use_cpu: bool,
     log: Log,
-    warm: Callable[[], None],
 ) -> None:
-    """Train `model`'s adapter in place on (prompt, answer) pairs; only the answer's tokens are learnt.
-
-    `warm` is called when the epochs of the warm start are over, while the model stands there.
-    """
+    """Train `model`'s adapter in place on (prompt, answer) pairs; only the answer's tokens are learnt."""
     rows = [
         {"prompt": prompt, "completion": [{"role": "assistant", "content": answer}]}
         for prompt, answer in examples
@@ -129,6 +106,6 @@ def tune(
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[Progress(log), AfterEpoch(config.warm_start_epochs, warm)],
+        callbacks=[Progress(log)],
     )
     trainer.train()

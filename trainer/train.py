@@ -21,7 +21,7 @@ from feedback.events import ModelCall
 from feedback.samples import read_header
 from tools.knowledge import Knowledge, read
 from tools.sql import Database
-from trainer import grpo, supervised
+from trainer import grpo
 from trainer.checkpoint import publish
 from trainer.config import TrainerConfig
 from trainer.dataset import demonstrations, from_samples
@@ -36,6 +36,7 @@ from trainer.policy import (
 from trainer.rewards import Scorer
 from trainer.rollout import roll_out
 from trainer.sampler import Sampler
+from trainer.supervised import tune
 from trainer.tasks import Task
 
 _PROBES = 4  # each costs a CPU seconds of everybody's time when the policy is promoted
@@ -95,33 +96,30 @@ def _unhurried(agent: Agent) -> Agent:
 def train(config: TrainerConfig, emit: Emit) -> Trained:
     """Run to the end, or go on from where an earlier run with the same `run_dir` stopped."""
     world = World.open(config)
-    first = _stage(config.run_dir / "supervised", lambda folder: _supervise(world, folder, emit))
-    second = _stage(config.run_dir / "reinforced", lambda folder: _reinforce(world, folder, first, emit))
-    return Trained(supervised=first["supervised"], trained=second["reinforced"], dataset=world.dataset)
+    supervised = _stage(config.run_dir / "supervised", lambda folder: _supervise(world, folder, emit))
+    trained = _stage(
+        config.run_dir / "reinforced", lambda folder: _reinforce(world, folder, supervised, emit)
+    )
+    return Trained(supervised=supervised, trained=trained, dataset=world.dataset)
 
 
-def _stage(folder: Path, work: Callable[[Path], dict[str, str]]) -> dict[str, str]:
-    """Do a stage, or take the policies that it has already published."""
+def _stage(folder: Path, work: Callable[[Path], str]) -> str:
+    """Do a stage, or take the policy that it has already published."""
     done = folder / "done.json"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        policies = work(folder)
-        done.with_suffix(".part").write_text(json.dumps(policies))
+        policy = work(folder)
+        done.with_suffix(".part").write_text(json.dumps(policy))
         done.with_suffix(".part").replace(done)
-    published: dict[str, str] = json.loads(done.read_text())
+    published: str = json.loads(done.read_text())
     return published
 
 
-def _supervise(world: World, folder: Path, emit: Emit) -> dict[str, str]:
-    """One supervised run: the warm start is what it is after a few epochs, the control what it is after all."""
+def _supervise(world: World, folder: Path, emit: Emit) -> str:
+    """What reinforcement starts from, and by itself its control."""
     config = world.config
     model = new_adapter(load_base(config.base_model, world.device), config.lora)
-    published: dict[str, str] = {}
-
-    def publish_as(stage: str) -> None:
-        published[stage] = _publish(world, model, stage)
-
-    supervised.tune(
+    tune(
         model,
         world.tokenizer,
         [(_chat(world, task), format_answer(task.reference)) for task in demonstrations(world.tasks)],
@@ -130,18 +128,14 @@ def _supervise(world: World, folder: Path, emit: Emit) -> dict[str, str]:
         run_dir=folder,
         use_cpu=world.use_cpu,
         log=lambda numbers: emit({"stage": "supervised", **numbers}),
-        warm=lambda: publish_as("warm_start"),
     )
-    publish_as("supervised")
-    return {
-        "warm_start": published["supervised"]
-    } | published  # no more epochs than the warm start: they are one
+    return _publish(world, model, "supervised")
 
 
-def _reinforce(world: World, folder: Path, start: dict[str, str], emit: Emit) -> dict[str, str]:
+def _reinforce(world: World, folder: Path, start: str, emit: Emit) -> str:
     config = world.config
     base = load_base(config.base_model, world.device)
-    model = load_adapter(base, checkpoint_of(config, start["warm_start"]), trainable=True)
+    model = load_adapter(base, checkpoint_of(config, start), trainable=True)
     grpo.train(
         model,
         world.tokenizer,
@@ -157,8 +151,7 @@ def _reinforce(world: World, folder: Path, start: dict[str, str], emit: Emit) ->
         log=lambda numbers: emit({"stage": "reinforced", **numbers}),
         note=lambda text: emit({"stage": "reinforced", "note": text}),
     )
-    policy = _publish(world, model, "reinforced", parent=start["warm_start"], control=start["supervised"])
-    return {"reinforced": policy}
+    return _publish(world, model, "reinforced", parent=start)
 
 
 def _chat(world: World, task: Task) -> list[dict[str, str]]:
@@ -167,9 +160,7 @@ def _chat(world: World, task: Task) -> list[dict[str, str]]:
     return [message.model_dump() for message in prompt(world.agent, task.messages, context)]
 
 
-def _publish(
-    world: World, model: Any, stage: str, *, parent: str | None = None, control: str | None = None
-) -> str:
+def _publish(world: World, model: Any, stage: str, *, parent: str | None = None) -> str:
     """Publish the adapter as it is now; return the policy's name."""
     config = world.config
     model.eval()
@@ -181,7 +172,6 @@ def _publish(
         dataset=world.dataset,
         stage=stage,
         parent=parent,
-        control=control,
         run=config.model_dump(mode="json"),
         probes=asyncio.run(_probes(world, model)),
         pad=int(world.tokenizer.pad_token_id),

@@ -143,10 +143,10 @@ async def _contest(live: Live, policy: str) -> None:
     verdict = training.judge_candidate(reports, active=base)
     assert not verdict.passed, "ten tasks are too few for any verdict but no"
     async with AsyncClient(system.base_url, system.key) as client:
-        await training.register(client, settings, manifest["control"])
-        await training.tell_verdict(client, manifest["control"], verdict, reports)
+        await training.register(client, settings, manifest["parent"])
+        await training.tell_verdict(client, manifest["parent"], verdict, reports)
         with pytest.raises(FlywheelError, match="rejected"):
-            await client.post(f"/v1/policies/{manifest['control']}/promote", {"reason": "no"})
+            await client.post(f"/v1/policies/{manifest['parent']}/promote", {"reason": "no"})
         await training.register(client, settings, policy)
         forced = verdict.model_copy(update={"passed": True})  # the swap is tested next, not the learning
         await training.tell_verdict(client, policy, forced, reports)

@@ -40,7 +40,6 @@ def publish(model: Any, folder: Path, base: Path, **changes: Any) -> Any:
         "dataset": "d" * 64,
         "stage": "supervised",
         "parent": None,
-        "control": None,
         "run": {"seed": 0},
         "probes": PROBES,
         "pad": 2,

@@ -260,23 +260,20 @@ def test_the_supervised_loss_is_that_of_the_stock_trainer(tokenizer: Any, tmp_pa
         assert torch.allclose(our_gradients[name], value, atol=1e-3 * largest), name
 
 
-def test_supervised_tuning_learns_tells_every_step_and_says_when_it_is_warm(tokenizer: Any, tmp_path: Path):
+def test_supervised_tuning_learns_and_tells_every_step(tokenizer: Any, tmp_path: Path):
     chat = [{"role": "user", "content": "How many claims?"}]
     told: list[dict[str, float]] = []
-    warm: list[int] = []
     model = tiny.adapted(tiny.model(tokenizer, dtype=torch.bfloat16), scale=0.0)
     tiny.supervised.tune(
         model,
         tokenizer,
         [(chat, '{"sql": "SELECT 1"}')] * 4,
-        Supervised(epochs=12, warm_start_epochs=3, batch_size=4, learning_rate=2e-2),
+        Supervised(epochs=12, batch_size=4, learning_rate=2e-2),
         seed=0,
         run_dir=tmp_path,
         use_cpu=True,
         log=told.append,
-        warm=lambda: warm.append(len(told)),
     )
-    assert warm == [3]
     losses = [numbers["loss"] for numbers in told if "loss" in numbers]
     assert len(losses) == 12
     assert losses[-1] < 0.6 * losses[0]

@@ -76,7 +76,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, insurance: tuple[Path, Path
             "checkpoints": folder / "checkpoints",
             "device": "cpu",
             "lora": {"rank": 4, "alpha": 8},
-            "supervised": {"epochs": 2, "warm_start_epochs": 1, "batch_size": 4},
+            "supervised": {"epochs": 2, "batch_size": 4},
             "grpo": {
                 "steps": STEPS,
                 "prompts_per_step": 2,
@@ -171,12 +171,11 @@ def test_every_policy_is_published_with_where_it_comes_from(
         assert manifest["dataset"] == trained.dataset
         assert TrainerConfig.model_validate(manifest["run"]) == config
         manifests[manifest["stage"]] = manifest
-    assert set(manifests) == {"warm_start", "supervised", "reinforced"}
+    assert set(manifests) == {"supervised", "reinforced"}
     reinforced = manifests["reinforced"]
     assert reinforced["policy"] == trained.trained
-    assert reinforced["parent"] == manifests["warm_start"]["policy"]
-    assert reinforced["control"] == manifests["supervised"]["policy"] == trained.supervised
-    assert manifests["warm_start"]["parent"] is None
+    assert reinforced["parent"] == manifests["supervised"]["policy"] == trained.supervised
+    assert manifests["supervised"]["parent"] is None
 
 
 def test_a_finished_run_is_not_done_again(
