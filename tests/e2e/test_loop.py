@@ -9,8 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
+from safetensors.torch import load_file, save_file
 
 from deploy import curate, employees, insurer, jobs, keys, load, training
 from deploy.client import AsyncClient
@@ -194,3 +196,42 @@ async def test_probes_of_other_weights_are_refused(live: Live, tmp_path: Path) -
         with pytest.raises(FlywheelError, match="not the model that was evaluated"):
             await client.post(f"/v1/policies/{policy}/promote", {"reason": "test"})
         assert (await client.get("/v1/status"))["agents"][AGENT]["active"] == before
+
+
+async def test_the_base_model_is_itself_beside_as_many_adapters_as_fit(live: Live, tmp_path: Path) -> None:
+    """vLLM's own operators for a CPU gave it the adapter in the last slot (`deploy/vllm_plugin.py`)."""
+    loud = tmp_path / "loud"
+    shutil.copytree(next((live.settings.var / "checkpoints").iterdir()), loud)
+    weights = load_file(loud / "adapter_model.safetensors")
+    save_file(
+        {name: 50 * value if "lora_B" in name else value for name, value in weights.items()},
+        loud / "adapter_model.safetensors",
+    )
+    names = [f"loud-{number}" for number in range(live.settings.vllm.max_loras)]
+
+    async with aiohttp.ClientSession(live.system.vllm_url, raise_for_status=True) as session:
+
+        async def count(model: str, tokens: int) -> list[float]:
+            """How sure `model` is of what it counts on with, token by token."""
+            body = {"model": model, "prompt": "1 2 3 4 5 6 7 8 9", "max_tokens": tokens}
+            body |= {"temperature": 0, "logprobs": 0, "ignore_eos": True}
+            async with session.post("/v1/completions", json=body) as answer:
+                logprobs: list[float] = (await answer.json())["choices"][0]["logprobs"]["token_logprobs"]
+            return logprobs
+
+        alone = await count(live.settings.vllm.served_name, 8)
+        for name in names:
+            await session.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(loud)})
+        try:
+            asked = [asyncio.create_task(count(name, 48)) for name in names]
+            await asyncio.sleep(0.5)  # they are being answered: the next one comes into their batch
+            beside = await count(live.settings.vllm.served_name, 8)
+            changed = await asyncio.gather(*asked)
+        finally:
+            for name in names:
+                await session.post("/v1/unload_lora_adapter", json={"lora_name": name})
+    assert beside == pytest.approx(alone, abs=0.3)  # bf16, in batches of other sizes
+    for logprobs in changed:
+        assert logprobs[:8] != pytest.approx(alone, abs=0.3), (
+            "the adapters do nothing: the test shows nothing"
+        )
