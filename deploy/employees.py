@@ -20,8 +20,8 @@ from trainer.rewards import Scorer
 
 ERROR_RATE = 0.10  # of ratings
 SECOND_OPINION = 0.15  # of questions are asked by two employees
-WRITES_SQL = 0.12  # of wrong answers are corrected with SQL
-KNOWS_RESULT = 0.78  # … with the rows that a right answer returns; the rest are only rated down
+WRITES_SQL = 0.20  # of wrong answers are corrected with SQL
+KNOWS_RESULT = 0.70  # … with the rows that a right answer returns; the rest are only rated down
 NAMES = ("amara", "bruno", "chen", "dalia", "emil", "fatou")
 _MOST_ROWS = 60  # nobody types more into a correction
 CONCURRENCY = 16  # what vLLM generates at once by default
