@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from feedback.events import ModelCall
 from trainer.digest import base_digest
 from trainer.sampler import left_padded
-from trainer.scoring import token_logits
+from trainer.scoring import token_logprobs
 
 MARKER = "COMPLETE"
 
@@ -115,7 +115,6 @@ def score(model: PeftModel, calls: Sequence[ModelCall], pad: int) -> list[list[f
     completions = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
     mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows], device=device)
     with torch.autocast(device.type, torch.bfloat16):
-        logits = token_logits(base, prompts, prompt_mask, completions, mask)
-    chosen = torch.log_softmax(logits, dim=-1).gather(1, completions[mask][:, None])[:, 0].tolist()
-    values = iter(chosen)
+        logprobs, _ = token_logprobs(base, prompts, prompt_mask, completions, mask)
+    values = iter(logprobs.tolist())
     return [[next(values) for _ in row] for row in rows]

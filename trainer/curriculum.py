@@ -14,13 +14,15 @@ from torch.utils.data import Sampler
 _REVISITED = (
     0.25  # of the settled tasks in every pass: what was solved may be forgotten, what was too hard come near
 )
+_STEADY_EVERY = 4  # one group in so many is of the steady tasks
 
 
 class Curriculum(Sampler[int]):
     """Indices of tasks, each `generations` times in a row, `prompts` of them for each of `steps` steps.
 
-    Tasks that are `unresting` are in every pass. The order is drawn as training goes, from the outcomes told so far
-    and `seed`: it is for one process, and a run that resumes draws the steps that it skips without outcomes.
+    One group in four is of the `steady` tasks, in turn, as long as there are any: few, of a kind of their own, they
+    would be forgotten among the others. They never rest. The order is drawn as training goes, from the outcomes told so
+    far and `seed`: it is for one process, and a run that resumes draws the steps that it skips without outcomes.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class Curriculum(Sampler[int]):
         tasks: int,
         *,
         settled: Collection[int] = (),
-        unresting: Collection[int] = (),
+        steady: Collection[int] = (),
         prompts: int,
         generations: int,
         steps: int,
@@ -37,8 +39,8 @@ class Curriculum(Sampler[int]):
         if tasks < 1:
             raise ValueError("no tasks to draw from")
         self._tasks = tasks
-        self._unresting = frozenset(unresting)
-        self._settled = set(settled) - self._unresting
+        self._steady = frozenset(steady)
+        self._settled = set(settled) - self._steady
         self._prompts = prompts
         self._generations = generations
         self._steps = steps
@@ -52,13 +54,19 @@ class Curriculum(Sampler[int]):
         """Draw from the beginning."""
         generator = random.Random(self._seed)  # sampling, not secrets
         waiting: list[int] = []
-        for _ in range(self._steps * self._prompts):
-            waiting = waiting or self._pass(generator)
-            yield from [waiting.pop()] * self._generations
+        steady: list[int] = []
+        for group in range(self._steps * self._prompts):
+            if self._steady and group % _STEADY_EVERY == 0:
+                steady = steady or generator.sample(sorted(self._steady), len(self._steady))
+                task = steady.pop()
+            else:
+                waiting = waiting or self._pass(generator)
+                task = waiting.pop()
+            yield from [task] * self._generations
 
     def tell(self, index: int, rewards: Sequence[float]) -> None:
         """What the valid samples of a task's group were worth."""
-        if len(set(rewards)) <= 1 and index not in self._unresting:
+        if len(set(rewards)) <= 1 and index not in self._steady:
             self._settled.add(index)
         else:
             self._settled.discard(index)
@@ -67,7 +75,8 @@ class Curriculum(Sampler[int]):
         """The tasks of the next pass, at least one, in the order in which they are popped from its end."""
         settled = sorted(self._settled)
         revisited = set(generator.sample(settled, round(_REVISITED * len(settled))))
-        tasks = [index for index in range(self._tasks) if index not in self._settled or index in revisited]
-        tasks = tasks or settled
+        resting = self._settled - revisited | self._steady
+        tasks = [index for index in range(self._tasks) if index not in resting]
+        tasks = tasks or settled or sorted(self._steady)
         generator.shuffle(tasks)
         return tasks

@@ -40,9 +40,3 @@ class Grammars:
             matcher.fill_next_token_bitmask(bits, position)
             matcher.accept_token(token)
         return bits
-
-    def forbid(self, logits: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
-        """`logits` (rows, vocabulary) with minus infinity where a bit is not set; keeps the gradient of the rest."""
-        shifts = torch.arange(32, device=logits.device, dtype=torch.int32)
-        allowed = (bits.to(logits.device)[:, :, None] >> shifts) & 1
-        return logits.masked_fill(allowed.flatten(1)[:, : logits.shape[1]] == 0, -torch.inf)

@@ -28,7 +28,7 @@ from trainer.grammar import Grammars
 from trainer.rewards import BadReferenceError, Scorer
 from trainer.rollout import roll_out
 from trainer.sampler import Sampler
-from trainer.scoring import token_logits
+from trainer.scoring import token_logprobs
 from trainer.supervised import Log, Progress
 from trainer.tasks import Task
 
@@ -121,27 +121,25 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         base = model.get_base_model() if isinstance(model, PeftModel) else model
 
         with self.accelerator.autocast():
-            logits = token_logits(base, prompts, prompt_mask, completions, mask) / self.temperature
-        logits = self._constrained(logits, completions, mask)
-        normaliser = logits.logsumexp(dim=-1)
-        chosen = logits.gather(1, completions[mask][:, None])[:, 0] - normaliser
-        empty = torch.zeros(completions.shape, dtype=chosen.dtype, device=chosen.device)
-        entropies = None
-        if compute_entropy:
-            with torch.no_grad():
-                weighted = torch.softmax(logits, dim=-1) * logits.clamp(min=torch.finfo(logits.dtype).min)
-                entropies = empty.masked_scatter(mask, normaliser - weighted.sum(dim=-1))
-        return empty.masked_scatter(mask, chosen), entropies, None
+            logprobs, entropies = token_logprobs(
+                base,
+                prompts,
+                prompt_mask,
+                completions,
+                mask,
+                temperature=self.temperature,
+                allowed=self._allowed(completions, mask),
+            )
+        empty = torch.zeros(completions.shape, dtype=logprobs.dtype, device=logprobs.device)
+        spread = empty.masked_scatter(mask, entropies) if compute_entropy else None
+        return empty.masked_scatter(mask, logprobs), spread, None
 
-    def _constrained(
-        self, logits: torch.Tensor, completions: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
-        """`logits` of the real completion tokens, row after row, under the grammar."""
+    def _allowed(self, completions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+        """Bits of what the grammar allowed at the real completion tokens, row after row."""
         if self._schema is None:
-            return logits
+            return None
         rows = [row[kept].tolist() for row, kept in zip(completions, mask, strict=True)]
-        bits = torch.cat([self._grammars.allowed(self._schema, row) for row in rows])
-        return self._grammars.forbid(logits, bits)
+        return torch.cat([self._grammars.allowed(self._schema, row) for row in rows])
 
 
 def _distinct(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
@@ -185,8 +183,8 @@ def train(
     curriculum = Curriculum(
         len(tasks),
         settled=[index for index, task in enumerate(tasks) if task.id in imitated],
-        # Few tasks hold the policy back from answering what has no answer; resting, they were forgotten.
-        unresting=[index for index, task in enumerate(tasks) if "refusal" in task.reference],
+        # Few tasks hold the policy back from answering what has no answer; resting or rare, they were forgotten.
+        steady=[index for index, task in enumerate(tasks) if "refusal" in task.reference],
         prompts=config.prompts_per_step,
         generations=config.generations,
         steps=config.steps,

@@ -17,6 +17,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from trainer.config import Supervised
+from trainer.scoring import from_states
 
 Chat = list[dict[str, str]]
 Log = Callable[[dict[str, float]], None]
@@ -59,9 +60,8 @@ class AnswerOnlySFTTrainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped 
         learnt = labels != -100
         with self.accelerator.autocast():
             states = base.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-            logits = base.get_output_embeddings()(states.last_hidden_state[:, :-1][learnt])
-        total = torch.nn.functional.cross_entropy(logits.float(), labels[learnt], reduction="sum")
-        return total / (num_items_in_batch if num_items_in_batch is not None else learnt.sum())
+            logprobs, _ = from_states(base, states.last_hidden_state[:, :-1][learnt], labels[learnt])
+        return -logprobs.sum() / (num_items_in_batch if num_items_in_batch is not None else learnt.sum())
 
 
 def tune(

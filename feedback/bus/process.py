@@ -119,7 +119,7 @@ def main(store_url: str) -> int:
     try:
         collector = Collector(Store.open(store_url))
     except (StoreError, ValueError) as error:
-        sys.stdout.write(" ".join(str(error).split()) + "\n")
+        _answer(" ".join(str(error).split()))
         return 1
     while (batch := _read(sys.stdin.buffer)) is not None:
         reason = ""
@@ -127,9 +127,18 @@ def main(store_url: str) -> int:
             collector.collect(batch)
         except StoreError as error:
             reason = " ".join(f"the store did not take the batch: {error}".split())
-        sys.stdout.write(f"{reason}\n")
-        sys.stdout.flush()
+        if not _answer(reason):
+            break
     return 0
+
+
+def _answer(reason: str) -> bool:
+    """Tell the parent; False where it is gone, killed while the batch was written: it will send that again."""
+    try:
+        os.write(sys.stdout.fileno(), f"{reason}\n".encode())
+    except BrokenPipeError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

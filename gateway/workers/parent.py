@@ -27,6 +27,7 @@ _SIGNALS = {*_END, signal.SIGCHLD}
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.1, 30.0  # before a worker is started again
 _CALM_SECONDS = 60.0  # who has run for so long starts at the first delay again
 _POLL_SECONDS = 1.0
+_LONGEST_SOCKET = 107  # bytes of a Unix socket's path, unix(7)
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,13 @@ def oversee(config: GatewayConfig, listener: socket.socket) -> int:
 
     Where one cannot even start, all are ended, and its status is returned: starting it again would not help.
     """
+    above = tempfile.gettempdir()
+    if len(os.fsencode(f"{above}/flywheel-12345678/{config.processes}.sock")) > _LONGEST_SOCKET:
+        listener.close()
+        sys.stderr.write(
+            f"gateway: {above} is too long a path for the workers' sockets: set TMPDIR to a shorter one\n"
+        )
+        return 2
     reserve(listener)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are waited for below
     with tempfile.TemporaryDirectory(prefix="flywheel-") as folder, listener:

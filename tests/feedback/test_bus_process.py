@@ -1,5 +1,8 @@
 import asyncio
 import os
+import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -37,3 +40,16 @@ class TestProcessBus(BusContract):
         bus._process.stdin.close()
         assert await asyncio.wait_for(bus._process.wait(), 5) == 0
         assert sum(store.counts().values()) == 0
+
+    def test_who_is_left_by_its_parent_has_written_the_batch_and_ends_without_a_word(self, tmp_path, store):
+        command = (sys.executable, "-m", "feedback.bus.process", f"sqlite:///{tmp_path}/store.db")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as left:
+            left.stdout.close()
+            [record] = as_json(request("r1"))
+            left.stdin.write(struct.pack(">II", 1, len(record)) + record)
+            left.stdin.flush()
+            assert left.wait(20) == 0
+            assert left.stderr.read() == b""
+        assert store.counts()["requests"] == 1

@@ -69,17 +69,23 @@ def test_there_must_be_tasks():
         curriculum(tasks=0)
 
 
-def test_some_tasks_never_rest():
+def test_one_group_in_four_is_of_the_steady_tasks_however_well_they_go():
     made = Curriculum(
         TASKS,
         settled=range(TASKS),
-        unresting=(3, 9),
+        steady=(3, 9),
         prompts=PROMPTS,
         generations=GENERATIONS,
         steps=100,
         seed=1,
     )
     made.tell(3, [1.1, 1.1])
-    indices = iter(made)
-    for _ in range(3):
-        assert {3, 9} <= set(groups(indices, 2 + round((TASKS - 2) / 4)))
+    drawn = groups(iter(made), 8 * PROMPTS)
+    assert Counter(drawn[::4]) == {3: 4, 9: 4}
+    others = [index for number, index in enumerate(drawn) if number % 4]
+    assert not {3, 9} & set(others)
+
+
+def test_steady_tasks_alone_are_enough():
+    made = Curriculum(2, steady=(0, 1), prompts=PROMPTS, generations=GENERATIONS, steps=1, seed=1)
+    assert set(groups(iter(made), PROMPTS)) == {0, 1}

@@ -4,8 +4,10 @@ import asyncio
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 
 from gateway.config import MOST_WORKERS, ConfigError, GatewayConfig
 from gateway.listener import bound, reserve
+from gateway.workers.parent import oversee
 from tests.gateway.conftest import AGENT, QUESTION, World, sse, until
 from tests.gateway.processes import alive, answers, free_port, gateway
 from tests.gateway.test_metrics import Samples
@@ -134,6 +137,16 @@ async def test_a_worker_that_cannot_start_as_configured_ends_all_with_that(world
     async with gateway(config, world.folder, log) as process:
         assert await asyncio.wait_for(process.wait(), 60) == 2
     assert "manifest.toml" in log.read_text()
+
+
+def test_a_folder_too_deep_for_sockets_is_refused_with_what_to_do(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("deep" * 25)))
+    listener = bound("127.0.0.1", 0)
+    assert oversee(world.config.model_copy(update={"workers": 2}), listener) == 2
+    assert "set TMPDIR to a shorter one" in capfd.readouterr().err
+    assert listener.fileno() == -1, "closed"
 
 
 def test_an_address_that_is_reserved_is_the_workers_and_nobody_elses() -> None:
