@@ -170,8 +170,10 @@ class _Event(_Record):
 class Turn(_Record):
     """What `/v1/responses` gives back of a request, beside what is recorded of every request.
 
-    `items` are the ids of the last messages of `RequestFinished.input`, which are the conversation; a message before
-    them is the request's `instructions`. `parameters` are the other fields of the request, as they were understood.
+    `items` are the ids of what `RequestFinished.input` is to a client: of each message, and of the reasoning and the
+    function calls in it. A message before them is the request's `instructions`. `parameters` are the other fields of
+    the request, as they were understood. `output` says in which order the answer's items began, where a client has seen
+    them begin.
     """
 
     model: str
@@ -179,6 +181,7 @@ class Turn(_Record):
     previous_response_id: str | None = None
     items: tuple[str, ...]
     parameters: dict[str, Any]
+    output: tuple[Literal["reasoning", "message", "function_call"], ...] = ()
 
 
 class RequestFinished(_Event):

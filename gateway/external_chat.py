@@ -25,6 +25,7 @@ from gateway.recorder import Recorder
 from gateway.sse import frame
 from gateway.streaming import EventStream, unless_disconnected
 from gateway.telemetry import ModelOutcome, Telemetry
+from gateway.timeout import TIMEOUT_HEADER, requested_seconds
 from gateway.trace import Trace
 
 _TEXT = 200  # characters of a name that an event takes
@@ -54,6 +55,7 @@ class ExternalChat:
                 "n: several answers of an external model are not streamed. Leave stream out, or ask again."
             )
             raise ApiError(400, message, code="invalid_value", param="n")
+        seconds = requested_seconds(request.headers.get(TIMEOUT_HEADER))
         longest = asked.max_completion_tokens or asked.max_tokens or UNSAID_TOKENS
         meter = await Meter.admit(
             self._limits,
@@ -62,7 +64,7 @@ class ExternalChat:
             characters=sum(len(message.text()) for message in asked.messages),
             completion=longest * (asked.n or 1),
         )
-        exchange = _Exchange(self, request, caller, asked, meter)
+        exchange = _Exchange(self, request, caller, asked, meter, seconds)
         if asked.stream:
             return _Stream(exchange)
         return await unless_disconnected(request.receive, exchange.whole())
@@ -120,16 +122,27 @@ class ExternalChat:
 
 
 class _Exchange:
-    """One request and its answer, of which the end is given out when all has been recorded."""
+    """One request and its answer, of which the end is given out when all has been recorded.
+
+    `seconds` is what the client is ready to wait for the provider; None: as long as that takes.
+    """
 
     def __init__(
-        self, chat: ExternalChat, request: Request, caller: Key, asked: ExternalRequest, meter: Meter
+        self,
+        chat: ExternalChat,
+        request: Request,
+        caller: Key,
+        asked: ExternalRequest,
+        meter: Meter,
+        seconds: float | None,
     ) -> None:
         self._chat = chat
         self._request = request
         self._caller = caller
         self._asked = asked
         self._meter = meter
+        self._seconds = seconds
+        self._deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
         self._started = time.perf_counter()
         self._started_ns = time.time_ns()
         self._first: float | None = None
@@ -181,7 +194,7 @@ class _Exchange:
         asked_at = time.perf_counter()
         try:
             async with aclosing(self._chat.ask(self._asked)) as parts:
-                async for part in parts:
+                while (part := await self._next(parts)) is not None:
                     if isinstance(part, Reply):
                         reply = part
                         continue
@@ -204,6 +217,19 @@ class _Exchange:
             await self._record(self._event(reply, status, error), reply, code, waited)
         assert reply is not None, "the iterator ends with the reply or raises"
         yield reply
+
+    async def _next(self, parts: AsyncGenerator[Piece | Reply, None]) -> Piece | Reply | None:
+        limit = asyncio.timeout_at(self._deadline)
+        try:
+            async with (
+                limit
+            ):  # never across a yield: it would cancel the consumer, wherever that waits (PEP 789)
+                return await anext(parts, None)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            message = f"No whole answer within {self._seconds:g} s (the client's limit)."
+            raise ApiError(504, message, code="timeout") from error
 
     def over(self) -> None:
         """Take the estimate, if it never came to asking: the client was gone before."""

@@ -7,11 +7,11 @@ the same record.
 from collections.abc import Sequence
 from typing import Any
 
-from agents.model import Token
-from feedback.events import Message, ModelCall, RequestFinished, Turn
+from feedback.events import ModelCall, RequestFinished, Turn
+from gateway.conversation import answer_of, instructions_of
 from gateway.openai_chat import sampled, usage
 from gateway.openai_responses import Include
-from gateway.response_items import call_items, hexadecimal, message_item
+from gateway.response_items import answer_items, call_items
 
 _ERROR_CODES = {
     "context_length_exceeded": "invalid_prompt",
@@ -34,23 +34,16 @@ def response_object(event: RequestFinished, include: Sequence[Include] | None = 
     """The response that a request of `/v1/responses` was given, with what `include` asks for."""
     turn, wanted = event.turn, include or ()
     assert turn is not None, "the request came by another API"
-    status, incomplete = _status(event), None
-    if status == "incomplete":
-        incomplete = {"reason": "max_output_tokens"}
-    output = call_items(
-        event.calls, event.request_id, event.agent, results="file_search_call.results" in wanted
-    )
-    if event.output is not None:
-        tokens = sampled(event.calls) if "message.output_text.logprobs" in wanted else []
-        output.append(answer_item(event.request_id, event.output, status, tokens))
-    instructions = event.input[0].text if len(event.input) > len(turn.items) else None
+    status = _status(event)
+    results = "file_search_call.results" in wanted
+    answered = _answered(event, turn, status, logprobs="message.output_text.logprobs" in wanted)
     ended = int(event.time.timestamp()) if status == "completed" else None
     shown = {
-        **opened(event.request_id, turn, instructions),
+        **opened(event.request_id, turn, instructions_of(event)),
         "status": status,
         "completed_at": ended,
-        "incomplete_details": incomplete,
-        "output": output,
+        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "output": [*call_items(event.calls, event.request_id, event.agent, results=results), *answered],
     }
     if event.error is not None and status == "failed":
         code, _, message = event.error.partition(": ")
@@ -79,25 +72,28 @@ def opened(response_id: str, turn: Turn, instructions: str | None) -> dict[str, 
     }
 
 
-def input_items(event: RequestFinished) -> list[dict[str, Any]]:
-    """The conversation that the response answers, oldest first: that of the responses before it included."""
-    assert event.turn is not None, "the request came by another API"
-    items = event.turn.items
-    messages = event.input[-len(items) :]
-    return [message_item(message, item_id) for message, item_id in zip(messages, items, strict=True)]
-
-
 def _status(event: RequestFinished) -> str:
     last = event.calls[-1] if event.calls else None
     cut = isinstance(last, ModelCall) and last.finish_reason == "length"
     return "incomplete" if event.status == "completed" and cut else event.status
 
 
-def answer_item(response_id: str, text: str, status: str, tokens: Sequence[Token] = ()) -> dict[str, Any]:
-    """The answer as an output item; anything but a completed answer is incomplete."""
-    message = Message(role="assistant", content=text)
-    item = message_item(message, f"msg_{hexadecimal(response_id)}", logprobs=tokens)
-    return {**item, "status": "completed" if status == "completed" else "incomplete"}
+def _answered(event: RequestFinished, turn: Turn, status: str, *, logprobs: bool) -> list[dict[str, Any]]:
+    """The items of the answer, as they began; of an answer that is not complete, the last one is not either."""
+    message = answer_of(event)
+    if message is None:
+        return []
+    # Which tokens are the text's, the record says only where all are.
+    whole = not (message.tool_calls or message.reasoning)
+    items = answer_items(message, event.request_id, sampled(event.calls) if logprobs and whole else ())
+    for kind in turn.output:  # one after the other, the first that is left of its kind comes next
+        item = next((item for item in items if item["type"] == kind), None)
+        if item is not None:
+            items.remove(item)
+            items.append(item)
+    if status != "completed":
+        items[-1]["status"] = "incomplete"
+    return items
 
 
 def error_object(code: str, message: str) -> dict[str, str]:
@@ -106,7 +102,7 @@ def error_object(code: str, message: str) -> dict[str, str]:
 
 
 def _usage(event: RequestFinished) -> dict[str, Any]:
-    """What was read and written. What a cache spared is not known for each request, and no policy reasons: 0."""
+    """What was read and written. What a cache spared, and what of it was reasoning, is not known: 0."""
     counted = usage(event.calls)
     return {
         "input_tokens": counted["prompt_tokens"],

@@ -1,33 +1,64 @@
-"""The typed events of a streamed response: https://platform.openai.com/docs/api-reference/responses-streaming."""
+"""The typed events of a streamed response: https://platform.openai.com/docs/api-reference/responses-streaming.
 
-from typing import Any
+An item of the answer begins with its first piece. That it is complete is said with the response, when that has been
+recorded: who acts on a function call, or shows an answer as final, then acts on what cannot be lost any more.
+"""
+
+from typing import Any, NamedTuple
 
 from agents.loop import Finished
 from agents.model import Delta
 from feedback.events import RequestFinished, ToolCall, Turn
 from gateway.errors import ApiError
 from gateway.openai_chat import logprob
-from gateway.openai_response import answer_item, error_object, opened, response_object
-from gateway.openai_responses import ResponsesRequest
-from gateway.response_items import call_item, hexadecimal
+from gateway.openai_response import error_object, opened, response_object
+from gateway.openai_responses import ResponsesBody
+from gateway.response_items import answer_id, call_item, hexadecimal
 from gateway.sse import frame
 
 _KNOWN_LATER = {"output", "error", "results"}
 _STEPS = {"file_search_call": ("in_progress", "searching"), "mcp_call": ("in_progress",)}
+_EMPTY: dict[str, dict[str, Any]] = {
+    "message": {"role": "assistant", "content": []},
+    "reasoning": {"summary": [], "content": []},
+    "function_call": {"arguments": ""},
+}
+_PARTS: dict[str, dict[str, Any]] = {
+    "message": {"type": "output_text", "text": "", "annotations": [], "logprobs": []},
+    "reasoning": {"type": "reasoning_text", "text": ""},
+}
+
+
+class ReasoningDelta(NamedTuple):
+    """A piece of what the model reasons before it answers."""
+
+    text: str
+
+
+class FunctionCallDelta(NamedTuple):
+    """A piece of a function call that the client is to run, the answer's `number`-th. The first piece has the names."""
+
+    number: int
+    call_id: str
+    name: str
+    arguments: str
 
 
 class ResponseEvents:
-    """The typed events of one streamed response: a `gateway.streaming.Form`."""
+    """The typed events of one streamed response: a `gateway.streaming.Form`.
 
-    def __init__(self, response_id: str, agent: str, turn: Turn, body: ResponsesRequest) -> None:
+    `order` is the kinds of the answer's items, as they began.
+    """
+
+    def __init__(self, response_id: str, agent: str, turn: Turn, body: ResponsesBody) -> None:
+        self.order: list[str] = []
         self._id = response_id
         self._agent = agent
         self._opened = opened(response_id, turn, body.instructions)
         self._body = body
-        self._obfuscate = bool(body.stream_options and body.stream_options.include_obfuscation)
         self._number = 0
         self._items = 0  # how many output items have been added
-        self._answering = False
+        self._begun: dict[tuple[str, int], int] = {}  # kind and number of an answer's item → where it is
 
     def start(self) -> bytes:
         """See `Form`."""
@@ -35,32 +66,48 @@ class ResponseEvents:
         return created + self._event("response.in_progress", response=self._opened)
 
     def piece(self, part: Delta | ToolCall) -> bytes:
-        """See `Form`. A tool call comes when it is over, all its events at once."""
+        """See `Form`. A tool call of an agent comes when it is over, all its events at once."""
         if isinstance(part, ToolCall):
             return self._tool_call(part)
-        begun = self._begin_answer()
+        begun = self._begin("message")
         tokens = part.tokens if self._body.includes("message.output_text.logprobs") else ()
         if not (part.text or tokens):
             return begun
         logprobs = [logprob(token) for token in tokens]
-        return begun + self._in_answer("response.output_text.delta", delta=part.text, logprobs=logprobs)
+        where = self._where("message")
+        said = {"content_index": 0, "delta": part.text, "logprobs": logprobs}
+        return begun + self._event("response.output_text.delta", **where, **said)
+
+    def reasoning(self, part: ReasoningDelta) -> bytes:
+        """A piece of the reasoning."""
+        begun = self._begin("reasoning")
+        where = self._where("reasoning")
+        return begun + self._event("response.reasoning_text.delta", **where, content_index=0, delta=part.text)
+
+    def function_call(self, part: FunctionCallDelta) -> bytes:
+        """A piece of a function call."""
+        begun = self._begin("function_call", part.number, call_id=part.call_id, name=part.name)
+        if not part.arguments:
+            return begun
+        where = self._where("function_call", part.number)
+        return begun + self._event("response.function_call_arguments.delta", **where, delta=part.arguments)
 
     def finish(self, _answer: Finished, event: RequestFinished) -> bytes:
         """See `Form`."""
-        begun = self._begin_answer()
+        return self.complete(event)
+
+    def complete(self, event: RequestFinished) -> bytes:
+        """What says that the items of the answer, and the response, are complete."""
         response = response_object(event, self._body.include)
-        item = response["output"][-1]
-        [part] = item["content"]
-        text = {"text": part["text"], "logprobs": part["logprobs"]}
-        return b"".join(
-            (
-                begun,
-                self._in_answer("response.output_text.done", **text),
-                self._in_answer("response.content_part.done", part=part),
-                self._event("response.output_item.done", output_index=self._items - 1, item=item),
-                self._event(f"response.{response['status']}", response=response),
-            )
-        )
+        ends = []
+        calls = 0
+        for item in response["output"]:
+            if item["type"] == "function_call":
+                ends.append(self._end(item, calls))
+                calls += 1
+            elif item["type"] in _EMPTY:
+                ends.append(self._end(item, 0))
+        return b"".join(ends) + self._event(f"response.{response['status']}", response=response)
 
     def fail(self, problem: ApiError, event: RequestFinished | None) -> bytes:
         """See `Form`."""
@@ -90,25 +137,42 @@ class ResponseEvents:
             )
         )
 
-    def _begin_answer(self) -> bytes:
-        if self._answering:
+    def _begin(self, kind: str, number: int = 0, **known: Any) -> bytes:
+        """What announces an item of the answer; nothing where it has been."""
+        if (kind, number) in self._begun:
             return b""
-        self._answering = True
-        item = {**answer_item(self._id, "", "in_progress"), "status": "in_progress", "content": []}
-        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        index = self._begun[kind, number] = self._items
         self._items += 1
-        added = self._event("response.output_item.added", output_index=self._items - 1, item=item)
-        return added + self._in_answer("response.content_part.added", part=part)
+        self.order.append(kind)
+        where = self._where(kind, number)
+        item = {"id": where["item_id"], "type": kind, "status": "in_progress", **_EMPTY[kind], **known}
+        added = self._event("response.output_item.added", output_index=index, item=item)
+        if kind not in _PARTS:
+            return added
+        part = _PARTS[kind]
+        return added + self._event("response.content_part.added", **where, content_index=0, part=part)
 
-    def _in_answer(self, kind: str, **fields: Any) -> bytes:
-        item = {
-            "item_id": f"msg_{hexadecimal(self._id)}",
-            "output_index": self._items - 1,
-            "content_index": 0,
-        }
-        return self._event(kind, **item, **fields)
+    def _end(self, item: dict[str, Any], number: int) -> bytes:
+        """What says that an item of the answer is complete, and announces it if there has been no piece of it."""
+        kind = item["type"]
+        known = {name: item[name] for name in ("call_id", "name") if name in item}
+        begun = self._begin(kind, number, **known)
+        where = self._where(kind, number)
+        if kind == "function_call":
+            said = {"name": item["name"], "arguments": item["arguments"]}
+            done = self._event("response.function_call_arguments.done", **where, **said)
+        else:
+            [part] = item["content"]
+            said = {name: part[name] for name in ("text", "logprobs") if name in part}
+            done = self._event(f"response.{part['type']}.done", **where, content_index=0, **said)
+            done += self._event("response.content_part.done", **where, content_index=0, part=part)
+        index = where["output_index"]
+        return begun + done + self._event("response.output_item.done", output_index=index, item=item)
+
+    def _where(self, kind: str, number: int = 0) -> dict[str, Any]:
+        return {"item_id": answer_id(kind, self._id, number), "output_index": self._begun[kind, number]}
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
-        return frame(data, event=kind, obfuscate=self._obfuscate and kind.endswith(".delta"))
+        return frame(data, event=kind, obfuscate=self._body.obfuscate and kind.endswith(".delta"))

@@ -1,101 +1,102 @@
-"""The items of `/v1/responses`: what a client may put in, and what an agent's work looks like when it comes out.
+"""The items of `/v1/responses`: a conversation and an answer as OpenAI's clients see them.
 
-An agent's retrieval comes out as a `file_search_call`, any other tool that it uses as an `mcp_call`: in OpenAI's API
-these are the calls that the server makes, so that a client shows them and does not try to run them itself, as it would
-with a `function_call`.
+A message of a model may be several items: what it reasoned, what it said, and each function that it calls, which the
+client then runs. An agent's retrieval comes out as a `file_search_call`, any other tool that it uses as an `mcp_call`:
+in OpenAI's API these are the calls that the server makes, so that a client shows them and does not try to run them
+itself, as it would with a `function_call`.
 """
 
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import orjson
-from pydantic import Field, field_validator, model_validator
 
 from agents.loop import RETRIEVAL
+from agents.model import Token
 from feedback.events import Call, Message, ToolCall
 from gateway.openai_chat import logprob
-from gateway.wire import Body
 
-_OWN_CALL = re.compile(r"(fs|mcp)_[0-9a-f]{32}_\d+")
-_TEXTS = {
-    "input_text": "text",
-    "output_text": "text",
-    "refusal": "refusal",
-}  # kind of part → where its text is
-_BESIDE_TEXT = {"output_text": {"annotations", "logprobs"}}
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
 
-class InputMessage(Body):
-    """A message that a client puts in, in any of the forms of OpenAI's; what an answer's own item has is accepted."""
-
-    type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
-    id: str | None = Field(None, max_length=200)
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-    phase: None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_message(cls, value: Any) -> Any:
-        kind = value.get("type", "message") if isinstance(value, dict) else "message"
-        if kind == "item_reference":
-            raise ValueError("items are not looked up by reference: send the item, or previous_response_id")
-        if kind != "message":
-            named = f"of the type {kind[:50]!r}" if isinstance(kind, str) else "whose type is no text"
-            raise ValueError(f"an agent reads messages and runs its tools itself: it takes no item {named}")
-        return value
-
-    @field_validator("content", mode="before", json_schema_input_type=str | list[dict[str, Any]])
-    @classmethod
-    def _join_text_parts(cls, value: Any) -> str:
-        if isinstance(value, str):
-            return value
-        if not isinstance(value, list):
-            raise ValueError("expected a string or a list of parts")  # noqa: TRY004  # pydantic catches ValueError only
-        return "\n".join(map(_text, value))
+def hexadecimal(request_id: str) -> str:
+    """What the ids of a response's items are made of."""
+    return request_id.removeprefix("resp_")
 
 
-def _text(part: Any) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    where = _TEXTS.get(kind) if isinstance(kind, str) else None
-    if where is None or not {*part} <= {"type", where, *_BESIDE_TEXT.get(str(kind), ())}:
-        raise ValueError('this agent reads text only: a part is {"type": "input_text", "text": "…"}')
-    if not isinstance(part.get(where), str):
-        raise ValueError(f"the {where} of a part must be a string")  # noqa: TRY004  # pydantic catches ValueError only
-    return str(part[where])
+def input_ids(messages: Iterable[Message], response_id: str) -> tuple[str, ...]:
+    """An id for each item of what a client has put in."""
+    name = hexadecimal(response_id)
+    kinds = [item["type"] for message in messages for item in items_of(message)]
+    return tuple(f"{_PREFIXES[kind]}_{name}_{number}" for number, kind in enumerate(kinds))
 
 
-def is_own_call(item: Any) -> bool:
-    """Whether a client sends back the item of a tool call that it had from here.
-
-    Nobody reads it: an agent retrieves anew for every question, and what it found before is in the record.
-    """
-    return (
-        isinstance(item, dict)
-        and item.get("type") in ("file_search_call", "mcp_call")  # it may be unhashable
-        and _OWN_CALL.fullmatch(str(item.get("id"))) is not None
-    )
+def answer_id(kind: str, response_id: str, number: int = 0) -> str:
+    """The id of an item of the answer; `number` counts the function calls in it."""
+    name = f"{_PREFIXES[kind]}_{hexadecimal(response_id)}"
+    return f"{name}_call_{number}" if kind == "function_call" else name
 
 
-def message_item(message: Message, item_id: str, *, logprobs: Sequence[Any] = ()) -> dict[str, Any]:
-    """A message of the conversation, complete."""
-    if message.role == "assistant":
-        part = {
-            "type": "output_text",
-            "text": message.text,
-            "annotations": [],
-            "logprobs": [logprob(token) for token in logprobs],
-        }
-    else:
-        part = {"type": "input_text", "text": message.text}
+def answer_items(message: Message, response_id: str, tokens: Sequence[Token] = ()) -> list[dict[str, Any]]:
+    """The items of an answer: reasoning, text, function calls. `tokens` are those of the text, to be shown with it."""
+    items = items_of(message, tokens)
+    first_call = len(items) - len(message.tool_calls)
+    return [
+        {"id": answer_id(item["type"], response_id, position - first_call), **item}
+        for position, item in enumerate(items)
+    ]
+
+
+def items_of(message: Message, tokens: Sequence[Token] = ()) -> list[dict[str, Any]]:
+    """A message of the conversation as items, complete but for their ids."""
+    if message.role == "tool":
+        output = message.content if isinstance(message.content, str) else _parts(message)
+        answered = {"call_id": message.tool_call_id, "output": output}
+        return [{"type": "function_call_output", "status": "completed", **answered}]
+    items: list[dict[str, Any]] = []
+    if message.reasoning:
+        reasoned = [{"type": "reasoning_text", "text": message.reasoning}]
+        items.append({"type": "reasoning", "status": "completed", "summary": [], "content": reasoned})
+    if message.content is not None or message.refusal:
+        content = _parts(message) if message.role != "assistant" else _said(message, tokens)
+        items.append(
+            {"type": "message", "role": message.role, "status": "completed", "content": content},
+        )
+    return items + [_function_call(call) for call in message.tool_calls]
+
+
+def _said(message: Message, tokens: Sequence[Token]) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    if message.text or not message.refusal:
+        logprobs = [logprob(token) for token in tokens]
+        parts.append({"type": "output_text", "text": message.text, "annotations": [], "logprobs": logprobs})
+    if message.refusal:
+        parts.append({"type": "refusal", "refusal": message.refusal})
+    return parts
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    """What a person or a tool says, in the form in which clients put it in."""
+    if not isinstance(message.content, tuple):
+        return [{"type": "input_text", "text": message.text}]
+    return [_part(part) for part in message.content]
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return {"type": "input_text", "text": part["text"]}
+    image = part["image_url"]
+    return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail", "auto")}
+
+
+def _function_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
     return {
-        "id": item_id,
-        "type": "message",
-        "role": message.role,
+        "type": "function_call",
         "status": "completed",
-        "content": [part],
+        "call_id": call["id"],
+        "name": function["name"],
+        "arguments": function["arguments"],
     }
 
 
@@ -133,11 +134,6 @@ def call_item(call: ToolCall, name: str, agent: str, *, results: bool) -> dict[s
 
 def _mcp_error(message: str) -> dict[str, Any]:
     return {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": message}]}
-
-
-def hexadecimal(request_id: str) -> str:
-    """What the ids of a response's items are made of."""
-    return request_id.removeprefix("resp_")
 
 
 def _found(call: ToolCall) -> list[dict[str, Any]]:

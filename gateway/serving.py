@@ -6,7 +6,7 @@ one step, and a flip is one assignment.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.errors import ApiError
@@ -92,12 +92,16 @@ class Serving:
         """Every name that a request may have as its model."""
         return [name for agent in self._bases for name in (agent, *self.ready(agent))]
 
-    def resolve(self, model: str) -> Target:
-        """The policy behind an alias or a pinned name. Raises `ApiError` (404 unknown, 503 being loaded)."""
+    def resolve(self, model: str, others: Iterable[str] = ()) -> Target:
+        """The policy behind an alias or a pinned name. Raises `ApiError` (404 unknown, 503 being loaded).
+
+        `others` are names that would have been answered elsewhere: who asks for an unknown one is told of them too.
+        """
         agent = model.partition("@")[0]
         policy = self._aliases[agent].active if model in self._aliases else model
         if agent not in self._aliases or (policy == model and not self.is_ready(policy)):
-            message = f"The model {model!r} does not exist. Use one of: {', '.join(self.models())}."
+            names = ", ".join([*self.models(), *others])
+            message = f"The model {model!r} does not exist. Use one of: {names}."
             raise ApiError(404, message, code="model_not_found", param="model")
         if not self.is_ready(policy):
             message = f"{policy} is being loaded. Retry shortly."

@@ -6,13 +6,16 @@ the disk.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from agents.model import ModelError
+from gateway.errors import ApiError
 from gateway.metering import Used
 from gateway.passthrough.request import Asked
+from gateway.sse import frame
 
 _EVENT = b"data: "
 _DONE = b"data: [DONE]"
@@ -22,7 +25,16 @@ _LINES = b"\n\n"
 class Choice:
     """One of the answers, so far."""
 
-    __slots__ = ("finish_reason", "logprobs", "prompt", "reasoning", "text", "tokens", "tool_calls")
+    __slots__ = (
+        "finish_reason",
+        "logprobs",
+        "prompt",
+        "reasoning",
+        "spelled",
+        "text",
+        "tokens",
+        "tool_calls",
+    )
 
     def __init__(self) -> None:
         self.text: list[str] = []
@@ -31,6 +43,7 @@ class Choice:
         self.prompt: list[int] = []
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
+        self.spelled: list[str] = []  # how the server spells each token, where that is recorded
         self.finish_reason: str | None = None
 
     def add_delta(self, delta: dict[str, Any]) -> None:
@@ -53,12 +66,18 @@ class Choice:
 
 
 class Capture:
-    """Everything that one request generates. `first` is when the first token came, by `time.perf_counter`."""
+    """Everything that one request generates. `first` is when the first token came, by `time.perf_counter`.
+
+    What `whole` and `feed` take in, `end` completes for the client, and `failed` breaks off: once it is recorded, if it
+    could be. `order`: see `feedback.events.Turn.output`.
+    """
+
+    order: Sequence[str] = ()
 
     def __init__(self, asked: Asked, *, request_id: str, model: str, policy: str) -> None:
         self.choices = [Choice() for _ in range(asked.choices)]
         self.first: float | None = None
-        self.held = b""
+        self._held = b""
         self._asked = asked
         self._served = asked.upstream["model"]
         self._chat = asked.endpoint.operation == "chat"
@@ -69,8 +88,8 @@ class Capture:
         self._said = b"delta" if self._chat else b"text"
         self._buffer = b""
 
-    def whole(self, data: bytes) -> dict[str, Any]:
-        """Take in an answer that came in one piece; return it as the client gets it. Raises `ModelError`."""
+    def whole(self, data: bytes) -> None:
+        """Take in an answer that came in one piece. Raises `ModelError`."""
         try:
             answer = orjson.loads(data)
             self._check_model(answer)
@@ -89,7 +108,7 @@ class Capture:
             shown["prompt_token_ids"] = prompt
         self.first = time.perf_counter()
         self.check_complete()
-        return shown
+        self._held = orjson.dumps(shown)
 
     def _whole_choice(self, choice: dict[str, Any], prompt: list[int]) -> dict[str, Any]:
         kept = self.choices[choice["index"]]
@@ -143,6 +162,14 @@ class Capture:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelError("the model server sent a malformed chunk", status=502) from error
 
+    def end(self, _event: bytes | None) -> bytes:
+        """What is left to send of a complete answer. `_event` is its record, encoded."""
+        return self._held + b"data: [DONE]\n\n" if self._asked.stream else self._held
+
+    def failed(self, error: ApiError, _event: bytes | None) -> bytes:
+        """What ends a stream that has begun and cannot be completed. `_event` is None where it was not recorded."""
+        return frame(error.body())
+
     def _chunk(self, chunk: dict[str, Any]) -> bytes:
         """One chunk in the client's form; empty when it is held back, or when it says nothing to the client."""
         choices = chunk.get("choices")
@@ -181,7 +208,7 @@ class Capture:
                 self._unfinished -= 1
         if self._unfinished:
             return shown
-        self.held += shown
+        self._held += shown
         return b""
 
     def _begin(self, chunk: dict[str, Any]) -> None:
@@ -198,7 +225,7 @@ class Capture:
         if self._asked.include_usage and chunk.get("usage"):
             usage = {name: value for name, value in chunk["usage"].items() if value is not None}
             head = {**self._named, "object": chunk["object"], "created": chunk["created"]}
-            self.held += _EVENT + orjson.dumps({**head, "choices": [], "usage": usage}) + _LINES
+            self._held += _EVENT + orjson.dumps({**head, "choices": [], "usage": usage}) + _LINES
         return b""
 
     def _ids(self, prompt: list[int] | None, choice: dict[str, Any]) -> bytes:

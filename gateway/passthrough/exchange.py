@@ -7,7 +7,7 @@ the time limit and a shutdown all cancel that task, which closes the connection 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +27,7 @@ from gateway.passthrough.request import prefix
 from gateway.pool import Pool
 from gateway.recorder import Recorded, Recorder
 from gateway.replica import Replica
+from gateway.sse import frame
 from gateway.telemetry import ModelOutcome, Telemetry
 
 _WATCH_AFTER = 0.05  # seconds; a client that leaves sooner is noticed then
@@ -37,11 +38,17 @@ _STREAM = (
     (b"x-accel-buffering", b"no"),
 )
 
+Capturing = Callable[..., Capture]  # of the same arguments as `Capture`
+
 _log = logging.getLogger(__name__)
 
 
 class Exchange:
-    """`run` it once, and `look` after it meanwhile. `recorder` None: nothing is captured, bytes pass as they are."""
+    """`run` it once, and `look` after it meanwhile.
+
+    `capturing` makes what collects the answer and puts it into the client's form; None: bytes pass as they are.
+    `recorder` None: nothing is recorded.
+    """
 
     def __init__(
         self,
@@ -50,6 +57,7 @@ class Exchange:
         pool: Pool,
         recorder: Recorder | None,
         *,
+        capturing: Capturing | None,
         meter: Meter,
         telemetry: Telemetry,
         seconds: float,
@@ -60,8 +68,10 @@ class Exchange:
         self._connections = connections
         self._pool = pool
         self._recorder = recorder
+        self._capturing = capturing
         self._seconds = seconds
         self._capture: Capture | None = None
+        self._event: bytes | None = None  # once it is on the disk
         self._interrupted: ApiError | None = None
         self._settled = False  # the outcome is decided: nothing may interrupt any more
         self._started = False  # the client has been sent something
@@ -129,7 +139,7 @@ class Exchange:
 
     def _body(self) -> bytes:
         asked = self._known.asked
-        if self._recorder is None or not asked.choices:
+        if self._capturing is None or not asked.choices:
             return orjson.dumps(asked.upstream)
         # A completion's logprobs say how many alternatives to give: none, unless the client wants some.
         logprobs = True if asked.endpoint.operation == "chat" else asked.upstream.get("logprobs", 0)
@@ -142,8 +152,8 @@ class Exchange:
         try:
             if answer.status != 200:
                 raise refusal(answer.status, (await answer.read()).decode(errors="replace"))
-            if self._recorder is not None:
-                self._capture = Capture(
+            if self._capturing is not None:
+                self._capture = self._capturing(
                     known.asked, request_id=known.request_id, model=known.model, policy=known.policy
                 )
             if known.asked.stream:
@@ -157,9 +167,12 @@ class Exchange:
         await self._whole(data, send)
 
     async def _whole(self, answer: bytes, send: Send) -> None:
-        if self._capture is not None and self._known.asked.choices:
-            answer = orjson.dumps(self._capture.whole(answer))
+        capture = self._capture if self._known.asked.choices else None
+        if capture is not None:
+            capture.whole(answer)
         await self._record("completed")
+        if capture is not None:
+            answer = capture.end(self._event)
         headers = [_JSON, (b"content-length", b"%d" % len(answer)), *self._headers()]
         self._started = True
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -173,11 +186,10 @@ class Exchange:
                 if not self._started:
                     await self._start(send)
                 await send({"type": "http.response.body", "body": shown, "more_body": True})
-        last = b""
         if capture is not None:
             capture.check_complete()
-            last = capture.held + b"data: [DONE]\n\n"
         await self._record("completed")
+        last = b"" if capture is None else capture.end(self._event)
         if not self._started:
             await self._start(send)
         await send({"type": "http.response.body", "body": last})
@@ -196,11 +208,14 @@ class Exchange:
         self._status = status
         if status == "completed":
             self._error = None
-        if self._recorder is None:
+        if self._capturing is None:
             return
         known = self._known
-        about = Recorded(known.caller.tenant, known.model, known.episode_id, known.trace.trace_id)
-        await self._recorder.encoded(encode(known, status, error, self._capture), known.request_id, about)
+        event = encode(known, status, error, self._capture)
+        if self._recorder is not None:
+            about = Recorded(known.caller.tenant, known.model, known.episode_id, known.trace.trace_id)
+            await self._recorder.encoded(event, known.request_id, about)
+        self._event = event
 
     async def _fail(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         """Record it, unless recording is what failed, and tell the client: by an event where the answer has begun."""
@@ -213,7 +228,8 @@ class Exchange:
         if not self._started:
             await error.response()(scope, receive, send)
             return
-        body = b"data: %b\n\n" % orjson.dumps(error.body())
+        capture = self._capture
+        body = frame(error.body()) if capture is None else capture.failed(error, self._event)
         await send({"type": "http.response.body", "body": body})
 
     def _account(self) -> None:

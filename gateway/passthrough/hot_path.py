@@ -5,7 +5,7 @@ Plain ASGI, inside `gateway.edge`, which makes the ids. What a request costs her
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,11 @@ from gateway.errors import EXPECTED, to_api_error
 from gateway.idempotency import HEADER, Idempotency, ends_with_done, whole
 from gateway.limits.limits import Limits
 from gateway.metering import Meter
+from gateway.passthrough.capture import Capture
 from gateway.passthrough.connections import Connections
-from gateway.passthrough.exchange import Exchange
+from gateway.passthrough.exchange import Capturing, Exchange
 from gateway.passthrough.record import Known
-from gateway.passthrough.request import ENDPOINTS, Endpoint, prepare, size
+from gateway.passthrough.request import ENDPOINTS, Asked, Endpoint, prepare, size
 from gateway.pool import Pool
 from gateway.recorder import Recorder
 from gateway.telemetry import Telemetry
@@ -53,12 +54,18 @@ class Passthrough:
         self._pool = pool
         self._connections = {replica: Connections(replica.url) for replica in pool.replicas}
         self._recorder = recorder
+        self._as_asked = None if recorder is None else Capture
         self._auth = auth
         self._idempotency = idempotency
         self._limits = limits
         self._telemetry = telemetry
         self._config = config
         self._running: set[Exchange] = set()
+
+    def answers(self, body: Any) -> bool:
+        """Whether this JSON asks for a plain model."""
+        model = body.get("model") if isinstance(body, dict) else None
+        return isinstance(model, str) and model in self.policies
 
     async def answer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> bytes | None:
         """Answer, if the request is for a plain model; else return its body, unanswered. Raises `EXPECTED`."""
@@ -69,7 +76,8 @@ class Passthrough:
         model = body.get("model") if isinstance(body, dict) else None
         if not isinstance(model, str) or model not in self.policies:
             return data
-        begin = partial(self._begin, endpoint, scope, headers, caller, body)
+        check = partial(prepare, endpoint, body)
+        begin = partial(self._begin, scope, headers, caller, model, check, self._as_asked)
         if _IDEMPOTENCY not in headers:
             exchange = await begin()
             await self._run(exchange, scope, receive, send)
@@ -84,21 +92,32 @@ class Passthrough:
         await response(scope, receive, send)
         return None
 
+    async def respond(
+        self, request: Request, caller: Key, model: str, asked: Asked, form: Capturing
+    ) -> Response:
+        """As `answer`, to a request for a plain model that has been checked already. Raises `ApiError`, `StoreError`.
+
+        `form` captures the answer, and puts it into the client's form, whether or not it is to be recorded.
+        """
+        scope = request.scope
+        exchange = await self._begin(scope, dict(scope["headers"]), caller, model, lambda: asked, form)
+        return _Exchanged(partial(self._run, exchange))
+
     async def _begin(
         self,
-        endpoint: Endpoint,
         scope: Scope,
         headers: Mapping[bytes, bytes],
         caller: Key,
-        body: dict[str, Any],
+        model: str,
+        check: Callable[[], Asked],
+        capturing: Capturing | None,
     ) -> Exchange:
         started, started_ns = time.perf_counter(), time.time_ns()
         given = headers.get(_TIMEOUT)
         seconds = requested_seconds(None if given is None else given.decode("latin-1"))
-        asked = prepare(endpoint, body)
+        asked = check()
         asked.upstream["model"] = self._config.base_model
         characters, completion = size(asked)
-        model = body["model"]
         meter = await Meter.admit(self._limits, caller, model, characters=characters, completion=completion)
         state = scope["state"]
         known = Known(
@@ -118,6 +137,7 @@ class Passthrough:
             self._connections,
             self._pool,
             self._recorder,
+            capturing=capturing,
             meter=meter,
             telemetry=self._telemetry,
             seconds=most if seconds is None else min(seconds, most),

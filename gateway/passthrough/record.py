@@ -40,9 +40,12 @@ def encode(known: Known, status: Status, error: str | None, capture: Capture | N
     asked = known.asked
     calls: list[dict[str, Any]] = []
     output = None
+    turn = asked.turn
     if capture is not None and asked.choices:
         calls = _calls(known, capture, latency)
         output = (calls[0]["text"] or None) if calls else None
+        if turn is not None:
+            turn = {**turn, "output": capture.order}
     return orjson.dumps(
         {
             "event_id": new_id(),
@@ -50,7 +53,7 @@ def encode(known: Known, status: Status, error: str | None, capture: Capture | N
             "time": datetime.now(UTC),
             "tenant": known.caller.tenant,
             "type": "request_finished",
-            "operation": asked.endpoint.operation,
+            "operation": asked.endpoint.operation if turn is None else "responses",
             "request_id": known.request_id,
             "episode_id": known.episode_id,
             "trace_id": known.trace.trace_id,
@@ -63,6 +66,7 @@ def encode(known: Known, status: Status, error: str | None, capture: Capture | N
             "error": error,
             "calls": calls,
             "metadata": asked.metadata,
+            "turn": turn,
             "latency": latency,
         }
     )
@@ -83,10 +87,10 @@ def _calls(known: Known, capture: Capture, latency: float) -> list[dict[str, Any
     shared_prompt = next((choice.prompt for choice in begun if choice.prompt), [])
     calls = []
     for choice in begun:
-        tokens, logprobs = choice.tokens, choice.logprobs
+        tokens, logprobs, spelled = choice.tokens, choice.logprobs, choice.spelled
         if len(tokens) != len(logprobs):  # of an answer that was cut; a whole one has been checked
             exact = min(len(tokens), len(logprobs))
-            tokens, logprobs = tokens[:exact], logprobs[:exact]
+            tokens, logprobs, spelled = tokens[:exact], logprobs[:exact], spelled[:exact]
         calls.append(
             {
                 "kind": "model",
@@ -101,6 +105,7 @@ def _calls(known: Known, capture: Capture, latency: float) -> list[dict[str, Any
                 "prompt_token_ids": choice.prompt or shared_prompt,
                 "completion_token_ids": tokens,
                 "logprobs": logprobs,
+                "tokens": spelled,
                 "finish_reason": choice.finish_reason or _ABORTED,
                 "started": started,
                 "time_to_first_token": latency if capture.first is None else capture.first - known.started,

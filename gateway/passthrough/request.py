@@ -67,6 +67,7 @@ class Asked:
     logprobs: bool = False  # whether the client wants to see them
     token_ids: bool = False  # the same
     affinity: str | None = None
+    turn: dict[str, Any] | None = None  # in the form of `feedback.events.Turn`, where the API knows such
 
 
 def prepare(endpoint: Endpoint, body: dict[str, Any]) -> Asked:

@@ -44,7 +44,8 @@ async def create_chat_completion(request: Request) -> Response:
 
 
 async def _answer(request: Request, gateway: Gateway, caller: Key, body: ChatRequest) -> Response:
-    agent = gateway.agents[gateway.serving.resolve(body.model).agent]
+    others = (*gateway.passthrough.policies, *gateway.external_chat.names)
+    agent = gateway.agents[gateway.serving.resolve(body.model, others).agent]
     asked = await ask(
         request,
         caller,

@@ -1,24 +1,29 @@
-"""/v1/responses: an agent answers, and the answer can be looked up, continued and deleted."""
+"""/v1/responses: an agent or a plain model answers, and the answer can be looked up, continued and deleted."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
+from feedback.events import RequestFinished
 from feedback.store import Key
 from gateway.asking import ask
+from gateway.conversation import input_items
 from gateway.description import asks, streams, takes
-from gateway.edge import RESPONSES_PATH
+from gateway.edge import AGENT_PATH, RESPONSES_PATH
 from gateway.errors import ApiError
 from gateway.idempotency import ends_with_response, whole
-from gateway.openai_response import input_items, response_object
-from gateway.openai_responses import Include, ResponsesRequest
+from gateway.openai_response import response_object
+from gateway.openai_responses import Include, ResponsesBody, ResponsesRequest
+from gateway.passthrough.responding import ResponseCapture
+from gateway.plain_responses import PlainResponsesRequest
 from gateway.response_events import ResponseEvents
 from gateway.state import Gateway, gateway_of
 from gateway.streaming import AnswerStream, collect
-from gateway.wire import Body, Refused, parse, read_body, read_query
+from gateway.wire import Body, Refused, load, read_body, read_query, validate
 
 router = APIRouter(tags=["responses"])
 
@@ -48,30 +53,52 @@ class ItemsQuery(Body):
 @router.post(
     RESPONSES_PATH,
     responses=streams("OpenAI's response, or its events."),
-    openapi_extra=takes(ResponsesRequest),
+    openapi_extra=takes(ResponsesRequest, PlainResponsesRequest),
 )
 async def create_response(request: Request) -> Response:
-    """Answer, streamed or whole. The body is OpenAI's; `model` is an agent or a pinned policy."""
+    """Answer, streamed or whole. The body is OpenAI's; `model` is an agent, a pinned policy or a plain model."""
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     data = await read_body(request.receive, gateway.config.max_body_bytes)
-    body = parse(data, ResponsesRequest, gateway.config.bounds)
-    return await gateway.idempotency.once(
-        request,
-        caller,
-        data,
-        lambda: _answer(request, gateway, caller, body),
-        complete=ends_with_response if body.stream else whole,
-    )
+    asked = load(data, gateway.config.bounds)
+    if gateway.external_chat.answers(asked):
+        message = f"{asked['model']} is a model of another provider: it answers at {AGENT_PATH} only."
+        raise ApiError(400, message, code="invalid_value", param="model")
+    body: ResponsesBody
+    if gateway.passthrough.answers(asked):
+        body = plain = validate(asked, PlainResponsesRequest)
+        answer = partial(_answer_plainly, request, gateway, caller, plain)
+    else:
+        body = own = validate(asked, ResponsesRequest)
+        answer = partial(_answer, request, gateway, caller, own)
+    complete = ends_with_response if body.stream else whole
+    return await gateway.idempotency.once(request, caller, data, answer, complete=complete)
+
+
+async def _answer_plainly(
+    request: Request, gateway: Gateway, caller: Key, body: PlainResponsesRequest
+) -> Response:
+    previous = await _previous(request, gateway, caller, body)
+    asked = body.asked(request.state.request_id, previous, stored=gateway.config.capture)
+    form = partial(ResponseCapture, body=body)
+    return await gateway.passthrough.respond(request, caller, body.model, asked, form)
+
+
+async def _previous(
+    request: Request, gateway: Gateway, caller: Key, body: ResponsesBody
+) -> RequestFinished | None:
+    """The response that this one continues, whose episode it joins. Raises `ApiError` (400)."""
+    if body.previous_response_id is None:
+        return None
+    previous = await gateway.responses.previous(body.previous_response_id, caller.tenant)
+    if not request.state.episode_given:
+        request.state.episode_id = previous.episode_id
+    return previous
 
 
 async def _answer(request: Request, gateway: Gateway, caller: Key, body: ResponsesRequest) -> Response:
-    previous = None
-    if body.previous_response_id is not None:
-        previous = await gateway.responses.previous(body.previous_response_id, caller.tenant)
-        if not request.state.episode_given:
-            request.state.episode_id = previous.episode_id
-    agent = gateway.agents[gateway.serving.resolve(body.model).agent]
+    previous = await _previous(request, gateway, caller, body)
+    agent = gateway.agents[gateway.serving.resolve(body.model, gateway.passthrough.policies).agent]
     response_id = request.state.request_id
     messages, turn = body.conversation(agent, response_id, previous)
     asked = await ask(
@@ -126,7 +153,7 @@ async def cancel_response(request: Request, response_id: str) -> Response:
 
 @router.get(f"{RESPONSES_PATH}/{{response_id}}/input_items", openapi_extra=asks(ItemsQuery))
 async def list_input_items(request: Request, response_id: str) -> dict[str, Any]:
-    """The conversation that it answers, the newest message first unless `order` says otherwise."""
+    """The conversation that it answers, the newest item first unless `order` says otherwise."""
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     query = read_query(request, ItemsQuery)

@@ -13,9 +13,11 @@ from feedback.store import Keys
 from gateway.errors import ApiError
 from gateway.openai_chat import ChatRequest
 from gateway.openai_responses import ResponsesRequest
-from gateway.response_items import InputMessage
+from gateway.plain_responses import PlainResponsesRequest
+from gateway.response_input import InputMessage
 from gateway.wire import Body, parse
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, sse, until
+from tests.gateway.fake_vllm import BASE
 
 CHAT = "/v1/chat/completions"
 GOOD = {"model": AGENT, "messages": QUESTION}
@@ -111,12 +113,32 @@ _item = st.dictionaries(
     st.sampled_from([*InputMessage.model_fields]),
     _json | st.sampled_from(["message", "user", "item_reference"]),
 )
+_texts = st.sampled_from(["input_text", "output_text", "refusal", "reasoning_text", "input_image"])
+_part = st.dictionaries(st.sampled_from(["type", "text", "refusal", "image_url", "detail"]), _json | _texts)
+_plain_item = st.dictionaries(
+    st.sampled_from(["type", "role", "content", "call_id", "name", "arguments", "output", "summary", "id"]),
+    _json
+    | st.sampled_from(
+        ["message", "function_call", "function_call_output", "reasoning", "user", "assistant", "c"]
+    )
+    | st.lists(_part, max_size=3),
+)
 
 
 @given(_bodies(ResponsesRequest) | st.fixed_dictionaries({"model": st.just(AGENT), "input": st.lists(_item)}))
 def test_no_body_of_a_response_is_a_defect(value: object) -> None:
     with suppress(ApiError):
         parse(json.dumps(value).encode(), ResponsesRequest)
+
+
+@given(
+    _bodies(PlainResponsesRequest, model=BASE)
+    | st.fixed_dictionaries({"model": st.just(BASE), "input": st.lists(_plain_item)})
+)
+def test_no_body_of_a_plain_response_is_a_defect(value: object) -> None:
+    with suppress(ApiError):
+        body = parse(json.dumps(value).encode(), PlainResponsesRequest)
+        body.asked("resp_" + 32 * "0", None, stored=True)
 
 
 async def test_a_body_that_is_too_large_is_413(world: World) -> None:

@@ -18,6 +18,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "agent": ("/v1/chat/completions", {"model": AGENT, "messages": QUESTION}),
     "response": ("/v1/responses", {"model": AGENT, "input": TEXT}),
     "plain": ("/v1/chat/completions", {"model": BASE, "messages": QUESTION}),
+    "plain response": ("/v1/responses", {"model": BASE, "input": TEXT}),
     "completion": ("/v1/completions", {"model": BASE, "prompt": TEXT}),
     "external": ("/v1/chat/completions", {"model": "big", "messages": QUESTION}),
 }
@@ -78,7 +79,7 @@ async def test_an_answer_carries_its_headers_is_kept_counted_and_limited(
     assert [line.rpartition(" ")[2] for line in counted] == [f"{PER_MINUTE}.0"]
 
 
-@pytest.mark.parametrize("way", ["agent", "response", "plain", "completion"])
+@pytest.mark.parametrize("way", ["agent", "response", "plain", "plain response", "completion"])
 async def test_a_client_that_cannot_wait_is_told_so_in_time(limited: World, way: str) -> None:
     path, body = WAYS[way]
     limited.vllm.seconds_per_chunk = 30

@@ -244,6 +244,30 @@ async def test_a_provider_that_is_not_there_or_too_slow_is_503_or_504(
         assert (response.status_code, response.json()["error"]["code"]) == (503, "upstream_unavailable")
 
 
+async def test_it_answers_chats_only_and_an_unknown_name_is_told_of_it(world: World, both: Both) -> None:
+    refused = await world.http().post("/v1/responses", json={"model": "big", "input": TEXT})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
+    assert CHAT in refused.json()["error"]["message"]
+    unknown = await world.http().post(CHAT, json={**BODY, "model": "bigger"})
+    assert unknown.status_code == 404 and "small" in unknown.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_client_may_bound_the_time(world: World, both: Both, stream: bool) -> None:
+    both[0].seconds_per_chunk = 0.5
+    body, headers = {**BODY, "stream": stream}, {"x-request-timeout": "0.8"}
+    response = await world.http().post(CHAT, json=body, headers=headers)
+    chunks = sse(response.text)
+    error = (chunks[-1] if chunks else response.json())["error"]
+    assert (response.status_code, error["code"]) == (200 if chunks else 504, "timeout")
+    event = await world.recorded(response.headers["x-request-id"])
+    assert event.status == "failed" and event.error is not None and event.error.startswith("timeout: ")
+    await until(lambda: not both[0].running)
+    assert both[1].requests == []  # who cannot wait for the first does not wait for another
+    wrong = await world.http().post(CHAT, json=BODY, headers={"x-request-timeout": "soon"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "x-request-timeout")
+
+
 async def test_a_stream_that_breaks_ends_with_an_error_event_and_is_not_continued_by_another_model(
     world: World, both: Both
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.gateway.conftest import AGENT, TEXT, World
+from tests.gateway.conftest import AGENT, TEXT, World, until
 from tests.gateway.fake_vllm import BASE, answer_of
 
 pytestmark = pytest.mark.clients
@@ -52,6 +52,47 @@ for chunk in chunks[1:]:
     total += chunk
 print(json.dumps([whole.content, "".join(chunk.content for chunk in chunks), total.content]))
 """
+_OPENAI_AGENTS_TOOLS = """
+import asyncio, json, sys
+from openai import AsyncOpenAI
+from agents import Agent, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
+
+@function_tool
+def add(a: int) -> str:
+    "Adds one."
+    return str(a + 1)
+
+async def main(url, key, model, question):
+    set_tracing_disabled(True)
+    client = AsyncOpenAI(base_url=url, api_key=key, max_retries=0)
+    agent = Agent(name="adder", tools=[add], model=OpenAIResponsesModel(model=model, openai_client=client))
+    print(json.dumps((await Runner.run(agent, question)).final_output))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+_LANGCHAIN_TOOLS = """
+import json, sys
+from langchain_core.messages import HumanMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+
+@tool
+def add(a: int) -> str:
+    "Adds one."
+    return str(a + 1)
+
+url, key, model, question = sys.argv[1:]
+llm = ChatOpenAI(model=model, base_url=url, api_key=key, max_retries=0, use_responses_api=True).bind_tools([add])
+messages = [HumanMessage(question)]
+messages.append(llm.invoke(messages))
+messages += [add.invoke(call) for call in messages[-1].tool_calls]
+chunks = list(llm.stream(messages))
+total = chunks[0]
+for chunk in chunks[1:]:
+    total += chunk
+print(json.dumps("".join(block["text"] for block in total.content if block["type"] == "text")))
+"""
+_CALL = {"id": "call-1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +120,35 @@ def isolated() -> Path:
 async def test_an_agent_answers_a_framework_whole_and_streamed(
     isolated: Path, live: World, script: str
 ) -> None:
-    arguments = ("-I", "-c", script, f"{live.url}/v1", live.keys["ann"], AGENT, TEXT)
+    assert await _run(isolated, live, script, AGENT) == ["".join(answer_of(BASE))] * 3
+    assert len(live.vllm.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "script", [_OPENAI_AGENTS_TOOLS, _LANGCHAIN_TOOLS], ids=["openai-agents", "langchain"]
+)
+async def test_a_framework_runs_the_tools_of_a_plain_model_by_the_responses_api(
+    isolated: Path, live: World, script: str
+) -> None:
+    live.vllm.tool_calls = (_CALL,)
+    running = asyncio.create_task(_run(isolated, live, script, BASE))
+    await until(lambda: live.vllm.requests or running.done(), 60)
+    live.vllm.tool_calls = ()  # from now on the model answers
+    assert await running == "".join(answer_of(BASE))
+    _, second = live.vllm.requests
+    assert [message["role"] for message in second["messages"]] == ["user", "assistant", "tool"]
+    assert (second["messages"][1]["tool_calls"], second["messages"][2]["content"]) == ([_CALL], "2")
+
+
+async def _run(isolated: Path, live: World, script: str, model: str) -> Any:
+    """What the script prints."""
     process = await asyncio.create_subprocess_exec(
         str(isolated),
-        *arguments,
+        *("-I", "-c", script, f"{live.url}/v1", live.keys["ann"], model, TEXT),
         cwd=live.folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     said, problem = await process.communicate()
     assert process.returncode == 0, problem.decode()[-3_000:]
-    answers: Any = json.loads(said)
-    assert answers == ["".join(answer_of(BASE))] * 3
-    assert len(live.vllm.requests) == 2
+    return json.loads(said)

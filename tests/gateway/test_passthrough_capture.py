@@ -66,7 +66,7 @@ def _read(pieces: list[bytes], asked: Asked) -> tuple[Capture, bytes]:
     capture = _capture(asked)
     shown = b"".join(map(capture.feed, pieces))
     capture.check_complete()
-    return capture, shown + capture.held
+    return capture, shown + capture.end(None).removesuffix(b"data: [DONE]\n\n")
 
 
 hostile = st.text(max_size=8) | st.sampled_from(
@@ -111,7 +111,7 @@ def test_the_chunk_that_finishes_is_held_back():
     capture = _capture(_asked(stream=True))
     shown = capture.feed(_stream(["a", "b"]))
     assert b'"content":"a"' in shown and b'"content":"b"' not in shown
-    assert b'"finish_reason":"stop"' in capture.held
+    assert b'"finish_reason":"stop"' in capture.end(None)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import pytest
 
 from agents.manifest import Agent
 from agents.model import Delta
-from feedback.events import RequestFinished, ToolCall
+from feedback.events import Message, RequestFinished, ToolCall
 from gateway.openai_response import response_object
 from gateway.openai_responses import ResponsesRequest
 from gateway.response_events import ResponseEvents
+from gateway.response_items import items_of
 from gateway.wire import parse
 from tests.contracts.samples import model_call, request
 from tests.gateway.conftest import AGENT, sse
@@ -53,6 +54,12 @@ def test_every_kind_of_call_has_its_item(published: Published, agent: Agent) -> 
     assert "no such table" in failed["error"]["content"][0]["text"]
     assert broken["status"] == "failed"
     assert len({item["id"] for item in response["output"]}) == 5 and message["type"] == "message"
+
+
+def test_what_a_model_said_before_it_declined_is_shown_beside_the_refusal(published: Published) -> None:
+    [item] = items_of(Message(role="assistant", content="Well.", refusal="No."))
+    published.check("OutputMessage", {"id": "msg_1", **item})
+    assert [part.get("text") or part["refusal"] for part in item["content"]] == ["Well.", "No."]
 
 
 def test_every_kind_of_call_has_its_events_and_the_same_item(published: Published, agent: Agent) -> None:
