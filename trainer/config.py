@@ -19,7 +19,7 @@ class Lora(_Section):
 class Supervised(_Section):
     """The start on corrections: what reinforcement goes on from and, by itself, its control."""
 
-    epochs: int = Field(5, ge=1, description="Enough to learn the corrections by heart.")
+    epochs: int = Field(6, ge=1, description="Enough to learn the corrections by heart.")
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(8, ge=1)
     max_tokens: int = Field(1_024, ge=64, description="Prompt and answer; longer examples are cut.")
@@ -28,7 +28,7 @@ class Supervised(_Section):
 class Grpo(_Section):
     """Group-relative policy optimisation: no length normalisation (`dr_grpo`), clip-higher, no KL term."""
 
-    steps: int = Field(80, ge=1)
+    steps: int = Field(72, ge=1)
     prompts_per_step: int = Field(
         4, ge=1, description="Few, and many steps: they learn faster than the reverse."
     )

@@ -14,13 +14,13 @@ from torch.utils.data import Sampler
 _REVISITED = (
     0.25  # of the settled tasks in every pass: what was solved may be forgotten, what was too hard come near
 )
-_STEADY_EVERY = 4  # one group in so many is of the steady tasks
+_STEADY_EVERY = 6  # one group in so many is of the steady tasks
 
 
 class Curriculum(Sampler[int]):
     """Indices of tasks, each `generations` times in a row, `prompts` of them for each of `steps` steps.
 
-    One group in four is of the `steady` tasks, in turn, as long as there are any: few, of a kind of their own, they
+    One group in six is of the `steady` tasks, in turn, as long as there are any: few, of a kind of their own, they
     would be forgotten among the others. They never rest. The order is drawn as training goes, from the outcomes told so
     far and `seed`: it is for one process, and a run that resumes draws the steps that it skips without outcomes.
     """

@@ -7,7 +7,7 @@ from feedback.policies import is_base
 from feedback.samples import load
 from trainer.tasks import Task
 
-_OWN_REFUSALS = 0.05  # the base model's confirmed refusals that are imitated, for each other demonstration
+_OWN_REFUSALS = 0.15  # the base model's confirmed refusals that are imitated, for each other demonstration
 
 
 class EmptyDatasetError(Exception):

@@ -69,7 +69,7 @@ def test_there_must_be_tasks():
         curriculum(tasks=0)
 
 
-def test_one_group_in_four_is_of_the_steady_tasks_however_well_they_go():
+def test_one_group_in_six_is_of_the_steady_tasks_however_well_they_go():
     made = Curriculum(
         TASKS,
         settled=range(TASKS),
@@ -80,9 +80,9 @@ def test_one_group_in_four_is_of_the_steady_tasks_however_well_they_go():
         seed=1,
     )
     made.tell(3, [1.1, 1.1])
-    drawn = groups(iter(made), 8 * PROMPTS)
-    assert Counter(drawn[::4]) == {3: 4, 9: 4}
-    others = [index for number, index in enumerate(drawn) if number % 4]
+    drawn = groups(iter(made), 48)
+    assert Counter(drawn[::6]) == {3: 4, 9: 4}
+    others = [index for number, index in enumerate(drawn) if number % 6]
     assert not {3, 9} & set(others)
 
 

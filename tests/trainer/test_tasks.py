@@ -100,7 +100,7 @@ def test_of_the_base_models_refusals_a_share_is_imitated_and_every_one_that_a_pe
     save(Curated((*own, *written, *queries), Counter()), tmp_path / "set.jsonl")
     tasks = from_samples(tmp_path / "set.jsonl")
     assert len(tasks) == 28
-    assert [task.id for task in demonstrations(tasks)] == [f"t{n}" for n in (0, *range(8, 28))]
+    assert [task.id for task in demonstrations(tasks)] == [f"t{n}" for n in (0, 1, 2, *range(8, 28))]
 
 
 def test_a_data_set_without_any_answer_to_imitate_is_refused_with_what_to_do(tmp_path: Path):
