@@ -140,12 +140,14 @@ async def test_a_worker_that_cannot_start_as_configured_ends_all_with_that(world
 
 
 def test_a_folder_too_deep_for_sockets_is_refused_with_what_to_do(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("deep" * 25)))
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
     listener = bound("127.0.0.1", 0)
     assert oversee(world.config.model_copy(update={"workers": 2}), listener) == 2
-    assert "set TMPDIR to a shorter one" in capfd.readouterr().err
+    assert "set TMPDIR to a shorter one" in capsys.readouterr().err
     assert listener.fileno() == -1, "closed"
 
 
