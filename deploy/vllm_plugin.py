@@ -18,7 +18,7 @@ def register() -> None:
 
     if not current_platform.is_cpu():
         return
-    from vllm.lora.punica_wrapper import punica_cpu  # noqa: PLC0415
+    from vllm.lora.punica_wrapper import punica_cpu  # noqa: PLC0415  # the same
 
     punica_cpu.sgmv_shrink = shrink
     punica_cpu.sgmv_expand_slice = expand_slice

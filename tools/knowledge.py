@@ -104,13 +104,12 @@ class Knowledge:
         self.digest = hashlib.sha256(content).hexdigest()[:12]
         self._name = f"{collection}-{self.digest}"
         self._search = lru_cache(maxsize=4_096)(self._find)  # the collection of a digest never changes
-        self._stem = snowballstemmer.stemmer("english").stemWord
         self._client = QdrantClient(url=url) if url else QdrantClient(":memory:")
         if not self._client.collection_exists(self._name):
             self._index(items)
 
     def _index(self, items: list[Item]) -> None:
-        lengths = [len(self._words(item.indexed)) for item in items]
+        lengths = [len(_words(item.indexed)) for item in items]
         average = sum(lengths) / max(len(lengths), 1)
         self._client.create_collection(
             self._name,
@@ -120,21 +119,18 @@ class Knowledge:
         points = []
         for number, (item, length) in enumerate(zip(items, lengths, strict=True)):
             norm = _K1 * (1 - _B + _B * length / average)
-            counts = Counter(self._words(item.indexed))
+            counts = Counter(_words(item.indexed))
             vector = _sparse({word: n * (_K1 + 1) / (n + norm) for word, n in counts.items()})
             points.append(models.PointStruct(id=number, vector={"bm25": vector}, payload=asdict(item)))
         if points:
             self._client.upsert(self._name, points)
-
-    def _words(self, text: str) -> list[str]:
-        return [self._stem(word) for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
 
     def search(self, query: str, quotas: Mapping[Kind, int]) -> Context:
         """The best items of each kind, at most `quotas[kind]` of it. Raises `ToolError` when the server is away."""
         return self._search(query, tuple((kind, quotas.get(kind, 0)) for kind in get_args(Kind)))
 
     def _find(self, query: str, quotas: tuple[tuple[Kind, int], ...]) -> Context:
-        vector = _sparse(Counter(self._words(query)))
+        vector = _sparse(Counter(_words(query)))
         return Context(**{kind: self._best(kind, vector, limit) for kind, limit in quotas})
 
     def _best(self, kind: Kind, vector: models.SparseVector, limit: int) -> tuple[Item, ...]:
@@ -152,6 +148,13 @@ class Knowledge:
         except (OSError, ApiException) as error:
             raise ToolError(f"the knowledge base does not answer: {error}") from error
         return tuple(Item(**_payload(point.payload)) for point in answer.points)
+
+
+def _words(text: str) -> list[str]:
+    stemmer = snowballstemmer.stemmer(
+        "english"
+    )  # holds the word that it works on: no two threads may share one
+    return [stemmer.stemWord(word) for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
 
 
 def _payload(payload: dict[str, Any] | None) -> dict[str, Any]:
