@@ -76,7 +76,7 @@ def from_states(
     Entropies carry no gradient, nor does one reach the LM head: it is not trained.
     """
     head = base.get_output_embeddings().weight
-    found: tuple[torch.Tensor, torch.Tensor] = _TokenLogprobs.apply(
+    found: tuple[torch.Tensor, torch.Tensor] = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]  # torch's own
         states.to(head.dtype), head, tokens, temperature, allowed
     )
     return found
@@ -90,7 +90,7 @@ class _TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]  # torch declares *args
+    def forward(
         ctx: Any,
         states: torch.Tensor,
         head: torch.Tensor,
@@ -112,7 +112,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return logprobs, entropies
 
     @staticmethod
-    def backward(  # type: ignore[override]  # torch declares *args
+    def backward(
         ctx: Any, gradient: torch.Tensor, _: torch.Tensor
     ) -> tuple[torch.Tensor, None, None, None, None]:
         states, head, targets, normalisers = ctx.saved_tensors

@@ -46,6 +46,7 @@ class TestProcessBus(BusContract):
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as left:
+            assert left.stdin is not None and left.stdout is not None and left.stderr is not None
             left.stdout.close()
             [record] = as_json(request("r1"))
             left.stdin.write(struct.pack(">II", 1, len(record)) + record)
