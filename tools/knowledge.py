@@ -151,9 +151,8 @@ class Knowledge:
 
 
 def _words(text: str) -> list[str]:
-    stemmer = snowballstemmer.stemmer(
-        "english"
-    )  # holds the word that it works on: no two threads may share one
+    # It holds the word that it works on: threads that share one search for one another's words.
+    stemmer = snowballstemmer.stemmer("english")
     return [stemmer.stemWord(word) for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import socket
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -223,3 +224,40 @@ def sse(body: str) -> list[Any]:
     """The data of server-sent events; `[DONE]` as a string."""
     lines = [line[6:] for line in body.split("\n") if line.startswith("data: ")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+@asynccontextmanager
+async def disk_busy(world: World, path: str, body: dict[str, Any]) -> AsyncIterator[list[str]]:
+    """Within, an answer has been generated and waits for the disk: what its client has seen. Behind, it is whole."""
+    seen: list[str] = []
+
+    async def ask() -> None:
+        async with world.http().stream("POST", path, json=body) as response:
+            async for text in response.aiter_text():
+                seen.append(text)  # noqa: PERF401  # it is read while it grows
+
+    with sqlite3.connect(world.config.outbox_path, isolation_level=None) as disk:
+        disk.execute("BEGIN IMMEDIATE")  # whoever writes the outbox now has to wait
+        asking = asyncio.create_task(ask())
+        await until(lambda: world.vllm.requests and not world.vllm.running)
+        await asyncio.sleep(0.2)
+        assert not asking.done()
+        yield seen
+        disk.execute("ROLLBACK")
+    disk.close()
+    await asking
+
+
+async def client_that_leaves(world: World, path: str, body: dict[str, Any]) -> RequestFinished:
+    """What is recorded of a request whose client goes while it is being answered."""
+    world.vllm.seconds_per_chunk = 0.2
+    headers = {"x-episode-id": "gone"}
+    request = asyncio.create_task(world.http().post(path, json=body, headers=headers))
+    await until(lambda: world.vllm.running)
+    await asyncio.sleep(0.3)
+    request.cancel()
+    await until(lambda: world.vllm.aborted == 1)
+    async with world.store() as store:
+        await until(lambda: list(store.requests(tenant="default", episode_id="gone")))
+        (event,) = store.requests(tenant="default", episode_id="gone")
+    return event

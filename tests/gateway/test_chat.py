@@ -8,7 +8,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from feedback.events import ModelCall
-from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, TEXT, World, sse, until
+from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, TEXT, World, client_that_leaves, sse, until
 from tests.gateway.fake_vllm import BASE, answer_of, logprob_of, prompt_of, token_of
 
 CHAT = "/v1/chat/completions"
@@ -156,16 +156,7 @@ def _content(text: str) -> str:
 async def test_a_client_that_leaves_cancels_the_generation_and_that_is_recorded(
     live: World, stream: bool
 ) -> None:
-    live.vllm.seconds_per_chunk = 0.3
-    body = {"model": AGENT, "messages": QUESTION, "stream": stream}
-    request = asyncio.create_task(live.http().post(CHAT, json=body, headers={"x-episode-id": "gone"}))
-    await until(lambda: live.vllm.running)
-    await asyncio.sleep(0.5)
-    request.cancel()
-    await until(lambda: live.vllm.aborted == 1)
-    async with live.store() as store:
-        await until(lambda: list(store.requests(tenant="default", episode_id="gone")))
-        (event,) = store.requests(tenant="default", episode_id="gone")
+    event = await client_that_leaves(live, CHAT, {"model": AGENT, "messages": QUESTION, "stream": stream})
     assert event.status == "cancelled"
     assert event.output and ANSWER.startswith(event.output)
     assert live.vllm.running == 0

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from feedback.events import ModelCall, RequestFinished
-from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, sse, until
+from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, disk_busy, sse, until
 from tests.gateway.fake_vllm import BASE, FakeVllm, answer_of, logprob_of, prompt_of, token_of
 
 CHAT = "/v1/chat/completions"
@@ -212,23 +212,9 @@ async def test_what_names_an_agent_goes_on_to_it_with_its_body(live: World) -> N
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_answer_is_complete_only_when_it_is_on_the_disk(live: World, stream: bool) -> None:
-    seen: list[str] = []
-
-    async def ask() -> None:
-        async with live.http().stream("POST", CHAT, json={**GOOD, "stream": stream}) as response:
-            async for text in response.aiter_text():
-                seen.append(text)  # noqa: PERF401  # it is read while it grows
-
-    with sqlite3.connect(live.config.outbox_path, isolation_level=None) as disk:
-        disk.execute("BEGIN IMMEDIATE")  # whoever writes the outbox now has to wait
-        asking = asyncio.create_task(ask())
-        await until(lambda: not live.vllm.running and live.vllm.requests)
-        await asyncio.sleep(0.1)
-        assert not asking.done() and bool(seen) == stream
+    async with disk_busy(live, CHAT, {**GOOD, "stream": stream}) as seen:
+        assert bool(seen) == stream
         assert '"finish_reason":"stop"' not in "".join(seen) and "[DONE]" not in "".join(seen)
-        disk.execute("ROLLBACK")
-    disk.close()
-    await asking
     assert '"finish_reason":"stop"' in "".join(seen)
 
 

@@ -11,7 +11,7 @@ from openai.types.responses import ResponseFileSearchToolCall, ResponseOutputMes
 
 from feedback.events import ModelCall, ToolCall
 from tests.gateway.agent_answer import Answer, Sql
-from tests.gateway.conftest import AGENT, BASE_POLICY, TEXT, World, sse, until
+from tests.gateway.conftest import AGENT, BASE_POLICY, TEXT, World, client_that_leaves, disk_busy, sse
 from tests.gateway.fake_vllm import BASE, answer_of, logprob_of, token_of
 from tests.gateway.openapi import Published
 
@@ -383,41 +383,16 @@ async def test_what_could_not_be_recorded_is_no_response(world: World, published
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_response_is_complete_only_when_it_is_on_the_disk(live: World, stream: bool) -> None:
-    with sqlite3.connect(live.config.outbox_path, isolation_level=None) as disk:
-        disk.execute("BEGIN IMMEDIATE")  # whoever writes the outbox now has to wait
-        seen: list[str] = []
-
-        async def ask() -> None:
-            async with live.http().stream("POST", RESPONSES, json={**BODY, "stream": stream}) as response:
-                async for text in response.aiter_text():
-                    seen.append(text)  # noqa: PERF401  # it is read while it grows
-
-        asking = asyncio.create_task(ask())
-        await until(lambda: live.vllm.requests and not live.vllm.running)
-        await asyncio.sleep(0.2)
-        assert not asking.done()
+    async with disk_busy(live, RESPONSES, {**BODY, "stream": stream}) as seen:
         assert stream == ("output_text.delta" in "".join(seen))
         assert not any(
             end in "".join(seen) for end in ("output_text.done", "content_part.done", 'completed_at":1')
         )
-        disk.execute("ROLLBACK")
-    disk.close()
-    await asking
     assert '"status":"completed"' in "".join(seen)
 
 
 async def test_a_client_that_leaves_cancels_the_generation_and_that_is_recorded(live: World) -> None:
-    live.vllm.seconds_per_chunk = 0.2
-    body = {**BODY, "stream": True}
-    headers = {"x-episode-id": "gone"}
-    request = asyncio.create_task(live.http().post(RESPONSES, json=body, headers=headers))
-    await until(lambda: live.vllm.running)
-    await asyncio.sleep(0.3)
-    request.cancel()
-    await until(lambda: live.vllm.aborted == 1)
-    async with live.store() as store:
-        await until(lambda: list(store.requests(tenant="default", episode_id="gone")))
-        (event,) = store.requests(tenant="default", episode_id="gone")
+    event = await client_that_leaves(live, RESPONSES, {**BODY, "stream": True})
     response = await live.openai().responses.retrieve(event.request_id)
     assert response.status == "cancelled"
     assert response.output_text and ANSWER.startswith(response.output_text)
