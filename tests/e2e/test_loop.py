@@ -223,9 +223,13 @@ async def test_the_base_model_is_itself_beside_as_many_adapters_as_fit(live: Liv
                 logprobs: list[float] = (await answer.json())["choices"][0]["logprobs"]["token_logprobs"]
             return logprobs
 
+        async def tell(path: str, **body: str) -> None:
+            async with session.post(path, json=body) as answer:
+                await answer.read()
+
         alone = await count(live.settings.vllm.served_name, 8)
         for name in names:
-            await session.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(loud)})
+            await tell("/v1/load_lora_adapter", lora_name=name, lora_path=str(loud))
         try:
             asked = [asyncio.create_task(count(name, 48)) for name in names]
             await asyncio.sleep(0.5)  # they are being answered: the next one comes into their batch
@@ -233,7 +237,7 @@ async def test_the_base_model_is_itself_beside_as_many_adapters_as_fit(live: Liv
             changed = await asyncio.gather(*asked)
         finally:
             for name in names:
-                await session.post("/v1/unload_lora_adapter", json={"lora_name": name})
+                await tell("/v1/unload_lora_adapter", lora_name=name)
     assert beside == pytest.approx(alone, abs=0.3)  # bf16, in batches of other sizes
     for logprobs in changed:
         assert logprobs[:8] != pytest.approx(alone, abs=0.3), (
