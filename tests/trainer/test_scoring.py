@@ -16,8 +16,9 @@ def _base(head: torch.Tensor) -> Any:
     return SimpleNamespace(get_output_embeddings=lambda: SimpleNamespace(weight=head))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("grammar", [False, True])
-def test_values_and_gradients_are_those_of_the_softmax_over_what_is_allowed(grammar: bool):
+def test_values_and_gradients_are_those_of_the_softmax_over_what_is_allowed(grammar: bool, device: str):
     generator = torch.Generator().manual_seed(0)
     head = torch.randn(VOCABULARY, WIDTH, generator=generator)
     states = torch.randn(TOKENS, WIDTH, generator=generator, requires_grad=True)
@@ -33,11 +34,16 @@ def test_values_and_gradients_are_those_of_the_softmax_over_what_is_allowed(gram
     (their_gradient,) = torch.autograd.grad((expected * weights).sum(), states)
     their_entropies = -(whole.exp() * whole.clamp(min=-1e9)).sum(dim=-1)
 
+    moved = states.detach().to(device).requires_grad_()
     got, entropies = from_states(
-        _base(head), states, tokens, temperature=TEMPERATURE, allowed=bits if grammar else None
+        _base(head.to(device)),
+        moved,
+        tokens.to(device),
+        temperature=TEMPERATURE,
+        allowed=bits.to(device) if grammar else None,
     )
-    (gradient,) = torch.autograd.grad((got * weights).sum(), states)
-    torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(gradient, their_gradient)
-    torch.testing.assert_close(entropies, their_entropies)
+    (gradient,) = torch.autograd.grad((got * weights.to(device)).sum(), moved)
+    torch.testing.assert_close(got.cpu(), expected)
+    torch.testing.assert_close(gradient.cpu(), their_gradient)
+    torch.testing.assert_close(entropies.cpu(), their_entropies)
     assert not entropies.requires_grad

@@ -51,8 +51,11 @@ def sample(number: int) -> Sample:
     )
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, insurance: tuple[Path, Path]) -> TrainerConfig:
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def config(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, insurance: tuple[Path, Path]
+) -> TrainerConfig:
+    """Every test of a run is one on a GPU too, where there is one."""
     folder = tmp_path_factory.mktemp("train")
     tokenizer = tiny.tokenizer()
     tiny.model(tokenizer, dtype=torch.bfloat16).save_pretrained(folder / "base")
@@ -74,7 +77,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, insurance: tuple[Path, Path
             "dataset": folder / "set.jsonl",
             "run_dir": folder / "run",
             "checkpoints": folder / "checkpoints",
-            "device": "cpu",
+            "device": request.param,
             "lora": {"rank": 4, "alpha": 8},
             "supervised": {"epochs": 2, "batch_size": 4},
             "grpo": {
