@@ -104,7 +104,8 @@ def _hoist(request_body: dict[str, Any], schemas: dict[str, Any]) -> None:
     for content in request_body.get("content", {}).values():
         kinds = content["schema"].get("anyOf", [content["schema"]])
         for kind in kinds:
-            schemas.update(kind.pop("$defs", {}))
-            schemas[kind["title"]] = kind
+            for name, schema in {**kind.pop("$defs", {}), kind["title"]: kind}.items():
+                if schemas.setdefault(name, schema) != schema:
+                    raise ValueError(f"two schemas of the API are called {name}: rename one")
         references = [{"$ref": _REFERENCE.format(model=kind["title"])} for kind in kinds]
         content["schema"] = references[0] if len(references) == 1 else {"anyOf": references}

@@ -27,7 +27,7 @@ class Edge:
     """Wraps the application. Handlers find `request_id`, `trace` and, where models answer, `episode_id` in the state.
 
     Before they answer, they leave there `waited`: the seconds that went to model servers and tools. The client is told
-    of the rest, which is what the gateway itself took until the answer began.
+    of the rest, which is what the gateway itself took until the answer began. `passed_on`: another worker answered.
     """
 
     def __init__(
@@ -87,8 +87,9 @@ class Edge:
                 await internal_error(request_id).response()(scope, receive, send_with_ids)
         finally:
             self._running -= admitted
-            route = scope["path"] if is_model else getattr(scope.get("route"), "path", "other")
-            self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
+            if not state.get("passed_on"):
+                route = scope["path"] if is_model else getattr(scope.get("route"), "path", "other")
+                self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
 
     def _head_refusal(self, scope: Scope) -> ApiError | None:
         size = len(scope["raw_path"]) + len(scope["query_string"])

@@ -68,7 +68,7 @@ class TextOptions(Body):
     format: TextFormat | None = None
 
 
-class StreamOptions(Body):
+class ResponseStreamOptions(Body):
     """Options of a streamed answer."""
 
     include_obfuscation: bool | None = None
@@ -101,7 +101,7 @@ class ResponsesBody(Body):
     instructions: str | None = None
     previous_response_id: str | None = Field(None, max_length=200)
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
     include: list[Include] | None = Field(None, max_length=32)
     text: TextOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)

@@ -28,6 +28,7 @@ class Forward:
         try:
             data = await read_body(receive, self._max_body_bytes)
             response = await _ask(scope["app"].state.gateway.peers, scope, data)
+            scope["state"]["passed_on"] = True  # and counted by who answered
         except EXPECTED as error:
             response = to_api_error(error).response()
         await response(scope, receive, send)

@@ -21,6 +21,7 @@ from gateway.limits.rates import Rate
 from gateway.workers.place import Place
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, TEXT, World, sse, until
 from tests.gateway.fake_vllm import BASE, answer_of
+from tests.gateway.test_metrics import scrape
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 GOOD = {"model": AGENT, "messages": QUESTION}
@@ -263,6 +264,17 @@ async def test_the_status_counts_what_all_workers_do(pair: Pair) -> None:
     await asyncio.gather(*asking)
     status = (await pair.other.http("ops").get("/v1/status")).json()
     assert [worker["recorded"] for worker in status["workers"].values()] == [1, 1]
+
+
+async def test_a_request_that_is_passed_on_is_counted_once_by_who_answered(pair: Pair) -> None:
+    assert (await pair.other.http("ops").get("/v1/status")).status_code == 200
+    assert (await pair.other.http(None).get("/v1/status")).status_code == 401
+    counted = [
+        (await scrape(world))("http_server_request_duration_seconds_count", http_route=route)
+        for world in pair
+        for route in ("/v1/status", "other")
+    ]
+    assert counted == [2, 0, 0, 0]
 
 
 async def test_limits_of_the_machine_are_shared_out(world: World, folder: Path) -> None:
