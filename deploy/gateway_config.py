@@ -22,7 +22,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         store_url=settings.feedback.store_url,
         operator_tenant=settings.gateway.operator_tenant,
         outbox_path=settings.feedback.outbox,
-        collector_process=True,
+        delivery_process=True,
         telemetry=settings.telemetry,
         max_body_bytes=settings.gateway.max_body_bytes,
         bounds=settings.bounds,

@@ -9,7 +9,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -45,60 +45,17 @@ class _Append(NamedTuple):
     done: asyncio.Future[None]
 
 
-class Outbox:
-    """A durable queue of JSON events in one SQLite file. What is not `async` may be called from any thread.
+class Reader:
+    """What waits in an outbox, whoever writes it. Methods block, and may be called from any thread."""
 
-    `max_bytes` bounds the file (not its write-ahead log); None: as large as the disk. `appended` is set after each
-    append: it wakes a relay that runs in the same event loop.
-    """
-
-    def __init__(self, path: Path | str, max_bytes: int | None = None) -> None:
-        """Open or create the file and start the writer thread. Raises `OutboxError`."""
-        self.appended = asyncio.Event()
-        self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
-        self._closed = False
-        self._wrote = -_FRESH_SECONDS
-        self._gate = (
-            threading.Lock()
-        )  # between the check of _closed and the put: nothing is queued behind the end
-        self._write_lock = threading.Lock()
+    def __init__(self, path: Path | str) -> None:
+        """Open the file of an `Outbox`. Raises `OutboxError`."""
         self._read_lock = threading.Lock()
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._writer = sqlite3.connect(path, check_same_thread=False)
-            prepare(self._writer)
-            self._writer.execute(_TABLE)
-            if max_bytes is not None:
-                page_size = self._writer.execute("PRAGMA page_size").fetchone()[0]
-                self._writer.execute(f"PRAGMA max_page_count = {max_bytes // page_size}")
-            # A connection of its own, so that a reader never waits for the disk behind a commit.
             self._reader = sqlite3.connect(path, check_same_thread=False)
             prepare(self._reader)
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
             raise OutboxError(f"cannot open the outbox {path}: {error}") from error
-        self._thread = threading.Thread(target=self._write_until_closed, name="outbox-writer", daemon=True)
-        self._thread.start()
-
-    async def append(self, event: BaseModel) -> None:
-        """Return when the event is on the disk. Raises `OutboxError`.
-
-        When cancelled, the event may or may not have been written.
-        """
-        try:
-            body = event.model_dump_json().encode()
-        except ValueError as error:  # a lone surrogate, the one kind of str that is not Unicode text
-            raise OutboxError(f"the event cannot be written as JSON: {error}") from error
-        await self.append_encoded(body)
-
-    async def append_encoded(self, body: bytes) -> None:
-        """As `append`, for an event that is JSON already."""
-        item = _Append(body, asyncio.get_running_loop().create_future())
-        with self._gate:
-            if self._closed:
-                raise OutboxError("the outbox is closed")
-            self._queue.put(item)
-        await item.done
-        self.appended.set()
 
     def read(self, limit: int) -> list[tuple[int, bytes]]:
         """The oldest `limit` events with their sequence numbers, oldest first. Raises `OutboxError`."""
@@ -115,11 +72,6 @@ class Outbox:
         with self._read_lock, _as_outbox_error():
             return [body for (body,) in self._reader.execute(query, (text,))]
 
-    def delete(self, up_to: int) -> None:
-        """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`."""
-        with self._transaction():
-            self._writer.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
-
     def depth(self) -> Depth:
         """How many events wait, and for how long the oldest has; quick however many. Raises `OutboxError`."""
         # Sequences have no gaps (a failed group takes none, and deletion is from the oldest on): no need to count rows.
@@ -131,11 +83,78 @@ class Outbox:
             return Depth(0, 0.0)
         return Depth(newest[0] - oldest[0] + 1, max(0.0, time.time() - oldest[1]))
 
-    def check(self) -> None:
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        with self._read_lock:
+            self._reader.close()
+
+
+class Outbox(Reader):
+    """A durable queue of JSON events in one SQLite file. What is not `async` may be called from any thread.
+
+    `max_bytes` bounds the file (not its write-ahead log); None: as large as the disk. `appended` is set after each
+    append: it wakes a relay that runs in the same event loop.
+    """
+
+    def __init__(self, path: Path | str, max_bytes: int | None = None) -> None:
+        """Open or create the file and start the writer thread. Raises `OutboxError`."""
+        self.appended = asyncio.Event()
+        self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
+        self._closed = False
+        self._wrote = -_FRESH_SECONDS
+        self._gate = (
+            threading.Lock()
+        )  # between the check of _closed and the put: nothing is queued behind the end
+        self._write_lock = threading.Lock()
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._writer = sqlite3.connect(path, check_same_thread=False)
+            prepare(self._writer)
+            self._writer.execute(_TABLE)
+            if max_bytes is not None:
+                page_size = self._writer.execute("PRAGMA page_size").fetchone()[0]
+                self._writer.execute(f"PRAGMA max_page_count = {max_bytes // page_size}")
+        except (OSError, sqlite3.Error) as error:
+            raise OutboxError(f"cannot open the outbox {path}: {error}") from error
+        super().__init__(path)  # a connection of its own: a reader never waits for the disk behind a commit
+        self._thread = threading.Thread(target=self._write_until_closed, name="outbox-writer", daemon=True)
+        self._thread.start()
+
+    async def append(self, event: BaseModel) -> None:
+        """Return when the event is on the disk. Raises `OutboxError`.
+
+        When cancelled, the event may or may not have been written.
+        """
+        await self.append_encoded(encoded(event))
+
+    async def append_encoded(self, body: bytes) -> None:
+        """As `append`, for an event that is JSON already."""
+        item = _Append(body, asyncio.get_running_loop().create_future())
+        with self._gate:
+            if self._closed:
+                raise OutboxError("the outbox is closed")
+            self._queue.put(item)
+        await item.done
+        self.appended.set()
+
+    def write(self, bodies: Sequence[bytes]) -> None:
+        """Return when all of them are on the disk; else none is. Blocks; raises `OutboxError`."""
+        self._commit(bodies)
+        self.appended.set()
+
+    def delete(self, up_to: int) -> None:
+        """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`."""
+        with self._transaction():
+            self._writer.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
+
+    async def check(self) -> None:
         """Return if events are being taken. Raises `OutboxError`.
 
         Writes to the disk, unless that has succeeded within the last second, and leaves nothing behind.
         """
+        await asyncio.to_thread(self._check)
+
+    def _check(self) -> None:
         if self._closed:
             raise OutboxError("the outbox is closed")
         if time.monotonic() - self._wrote < _FRESH_SECONDS:
@@ -154,15 +173,19 @@ class Outbox:
             self._closed = True
             self._queue.put(None)
         self._thread.join()
-        with self._write_lock, self._read_lock:
+        with self._write_lock:
             self._writer.close()
-            self._reader.close()
+        super().close()
 
     def _write_until_closed(self) -> None:
         group: list[_Append] = []
         try:
             while group := self._next_group(linger=_LINGER_SECONDS if len(group) > 1 else 0.0):
-                error = self._commit(group)
+                error = None
+                try:
+                    self._commit([item.body for item in group])
+                except OutboxError as problem:
+                    error = problem
                 _answer(group, error)
         finally:  # closed, or this thread has died: nobody may be left waiting
             with self._gate:
@@ -185,27 +208,26 @@ class Outbox:
                 group.append(item)
         return group
 
-    def _commit(self, group: list[_Append]) -> OutboxError | None:
+    def _commit(self, bodies: Sequence[bytes]) -> None:
         # Between two statements this thread waits for its turn beside the event loop: a small group is one statement,
         # which is a transaction by itself.
         try:
-            if len(group) <= _ROWS:
+            if len(bodies) <= _ROWS:
                 with self._write_lock, _as_outbox_error():
-                    self._insert(group)
+                    self._insert(bodies)
             else:
                 with self._transaction():
-                    for start in range(0, len(group), _ROWS):
-                        self._insert(group[start : start + _ROWS])
-        except OutboxError as error:
+                    for start in range(0, len(bodies), _ROWS):
+                        self._insert(bodies[start : start + _ROWS])
+        except OutboxError:
             self._wrote = -_FRESH_SECONDS
-            return error
+            raise
         self._wrote = time.monotonic()
-        return None
 
-    def _insert(self, rows: list[_Append]) -> None:
+    def _insert(self, bodies: Sequence[bytes]) -> None:
         now = time.time()
-        values = ", ".join(["(?, ?)"] * len(rows))
-        parameters = [value for item in rows for value in (now, item.body)]
+        values = ", ".join(["(?, ?)"] * len(bodies))
+        parameters = [value for body in bodies for value in (now, body)]
         self._writer.execute(f"INSERT INTO outbox (time, body) VALUES {values}", parameters)  # noqa: S608  # only question marks
 
     @contextmanager
@@ -220,6 +242,14 @@ class Outbox:
                     self._writer.in_transaction
                 ):  # after some errors, "full" among them, SQLite has rolled back itself
                     self._writer.execute("ROLLBACK")
+
+
+def encoded(event: BaseModel) -> bytes:
+    """The event as JSON. Raises `OutboxError`."""
+    try:
+        return event.model_dump_json().encode()
+    except ValueError as error:  # a lone surrogate, the one kind of str that is not Unicode text
+        raise OutboxError(f"the event cannot be written as JSON: {error}") from error
 
 
 @contextmanager

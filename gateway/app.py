@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from fastapi import FastAPI
 
 from agents.manifest import Agent
 from feedback import outboxes
-from feedback.bus.base import Bus, BusError
 from feedback.bus.local import LocalBus
-from feedback.bus.process import ProcessBus
 from feedback.collector import Collector
-from feedback.outbox import Outbox, OutboxError
+from feedback.delivery import Delivery, delivering
+from feedback.delivery_process import delivering_apart
+from feedback.outbox import Outbox
 from feedback.relay import Relay
 from feedback.store import Deletions, Keys, Replies, Store, Usage
 from gateway import errors, external
@@ -53,8 +53,6 @@ from gateway.workers.private import joined
 from tools.knowledge import Knowledge, read
 
 _CHUNK_BYTES = 4 * 2**20  # one line of vLLM's stream: its first chunk holds every token id of the prompt
-_LINGER_SECONDS = 0.05  # how much later a rating or a request may be seen in the store
-_RELAY_SECONDS = 10.0  # how long a shutdown tries to empty the outbox; what stays is taken at the next start
 
 _log = logging.getLogger(__name__)
 
@@ -119,10 +117,12 @@ async def _opened(
         stack.push_async_callback(limits.close)
         stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox_path = outboxes.path_of(config.outbox_path, place.number)
-        outbox, relay = await _events(config, place, outbox_path, store, stack)
+        delivery = await stack.enter_async_context(_delivering(config, place, outbox_path, store))
+        if place.leads:
+            await _empty_left_over(config.outbox_path, place.count, store)
         bases = {name: config.base_policy(name) for name in agents}
         serving = Serving(bases, config.base_model)
-        registry = await _registry(bases, store, outbox, serving if place.leads else None)
+        registry = await _registry(bases, store, delivery, serving if place.leads else None)
         knowledge = await asyncio.to_thread(lambda: Knowledge(read(config.knowledge), url=config.qdrant_url))
 
         session = await stack.enter_async_context(_session())
@@ -132,8 +132,8 @@ async def _opened(
         hot_swap = HotSwap(registry, serving, pool, board, tolerance=config.probe_tolerance)
         keeper = Keeper(hot_swap.restore if place.leads else board.fetch)
         siblings = [outboxes.path_of(config.outbox_path, number) for number in place.others]
-        records = Records(store, outbox, siblings)
-        recorder = Recorder(outbox)
+        records = Records(store, delivery, siblings)
+        recorder = Recorder(delivery)
         invoker = Invoker(
             session,
             pool,
@@ -164,8 +164,6 @@ async def _opened(
         await others.open()
         stack.push_async_callback(others.close)
         external_chat = ExternalChat(others, recorder, limits, telemetry)
-        stack.push_async_callback(_empty, relay)
-        stack.push_async_callback(_stop, _start(relay.run(), "relay"))
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(_stop, _start(pool.run(), "pool"))
@@ -176,8 +174,7 @@ async def _opened(
         yield Gateway(
             config=config,
             agents=agents,
-            outbox=outbox,
-            relay=relay,
+            delivery=delivery,
             store=store,
             keys=known_keys,
             auth=auth,
@@ -202,30 +199,22 @@ async def _opened(
         )
 
 
-async def _events(
-    config: GatewayConfig, place: Place, path: Path, store: Store, stack: AsyncExitStack
-) -> tuple[Outbox, Relay]:
-    """The way of events into the store; what the last run has left behind is there afterwards."""
-    most = config.outbox_max_bytes
-    outbox = Outbox(path, None if most is None else place.share(most))
-    stack.push_async_callback(asyncio.to_thread, outbox.close)
-    bus: Bus = LocalBus(Collector(store))
-    if config.collector_process:
-        bus = separate = ProcessBus(config.store_url)
-        stack.push_async_callback(separate.close)
-    relay = Relay(outbox, bus, linger=_LINGER_SECONDS)
-    await relay.drain()  # policy changes of the last run must be in the store before it is read
-    if place.leads:
-        await _empty_left_over(config.outbox_path, place.count, bus)
-    return outbox, relay
+def _delivering(
+    config: GatewayConfig, place: Place, path: Path, store: Store
+) -> AbstractAsyncContextManager[Delivery]:
+    """The way of events into the store; what the last run has left behind is there when it begins."""
+    most = None if config.outbox_max_bytes is None else place.share(config.outbox_max_bytes)
+    if config.delivery_process:
+        return delivering_apart(path, most, config.store_url)
+    return delivering(path, most, LocalBus(Collector(store)))
 
 
 async def _registry(
-    bases: Mapping[str, str], store: Store, outbox: Outbox, serving: Serving | None
+    bases: Mapping[str, str], store: Store, delivery: Delivery, serving: Serving | None
 ) -> Registry:
     """The policies, and their aliases in `serving`. None: another worker leads, and nobody asks this one for them."""
     history = {name: await asyncio.to_thread(store.policy_changes, name) for name in bases}
-    registry = Registry(outbox, bases, history)
+    registry = Registry(delivery, bases, history)
     if serving is not None:
         await registry.ensure_active()
         for name in bases:
@@ -246,7 +235,7 @@ def _session() -> aiohttp.ClientSession:
     )
 
 
-async def _empty_left_over(path: Path, count: int, bus: Bus) -> None:
+async def _empty_left_over(path: Path, count: int, store: Store) -> None:
     """What was acknowledged when there were more workers has no process of its own any more. Raises as a relay does.
 
     The files stay: a worker of a parent that was killed may still be finishing its requests.
@@ -254,7 +243,7 @@ async def _empty_left_over(path: Path, count: int, bus: Bus) -> None:
     for file in outboxes.left_over(path, count):
         outbox = await asyncio.to_thread(Outbox, file)
         try:
-            await Relay(outbox, bus).drain()
+            await Relay(outbox, LocalBus(Collector(store))).drain()
         finally:
             await asyncio.to_thread(outbox.close)
 
@@ -274,10 +263,3 @@ def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
 async def _stop(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
-
-
-async def _empty(relay: Relay) -> None:
-    try:
-        await asyncio.wait_for(relay.drain(), _RELAY_SECONDS)
-    except (BusError, OutboxError, TimeoutError) as error:
-        _log.warning("events stay in the outbox until the next start: %s", str(error) or type(error).__name__)

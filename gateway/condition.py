@@ -39,7 +39,7 @@ async def figures(gateway: "Gateway") -> Figures:
     """Those of this worker."""
     events = age = None
     try:
-        events, age = await asyncio.to_thread(gateway.outbox.depth)
+        events, age = await asyncio.to_thread(gateway.delivery.depth)
     except OutboxError as error:
         _log.warning("the depth of the outbox is not known: %s", error)
     return Figures(
@@ -47,7 +47,7 @@ async def figures(gateway: "Gateway") -> Figures:
         in_flight=gateway.serving.in_flight(),
         outstanding={replica.url: replica.outstanding for replica in gateway.pool.replicas},
         recorded=gateway.recorder.recorded,
-        relay_failures=gateway.relay.failures,
+        relay_failures=gateway.delivery.failures,
         outbox_bytes=_size(gateway.outbox_path),
         outbox_events=events,
         outbox_oldest_age=age,
@@ -86,7 +86,7 @@ async def missing(gateway: "Gateway") -> list[str]:
     except StoreError as error:
         found.append(f"the store does not answer: {error}")
     try:
-        await asyncio.to_thread(gateway.outbox.check)
+        await gateway.delivery.check()
     except OutboxError as error:
         found.append(f"the outbox takes no events: {error}")
     for agent in gateway.agents:

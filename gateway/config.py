@@ -188,8 +188,9 @@ class GatewayConfig(BaseModel):
     outbox_max_bytes: int | None = Field(
         None, ge=_LEAST_OUTBOX, description="Size limit of the outbox in bytes; None: as large as the disk."
     )
-    collector_process: bool = Field(
-        default=False, description="Write the store in a process of its own: answers do not share its core."
+    delivery_process: bool = Field(
+        default=False,
+        description="Write outbox and store in processes of their own: answers do not share their core.",
     )
     max_body_bytes: int = Field(
         1_048_576, ge=1_024, description="Largest request body, in bytes; beyond: 413."

@@ -5,8 +5,9 @@ from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
+from feedback.delivery import Delivery
 from feedback.events import Rating, RequestFinished
-from feedback.outbox import Outbox, OutboxError
+from feedback.outbox import OutboxError
 
 _log = logging.getLogger(__name__)
 
@@ -21,25 +22,25 @@ class Recorded(NamedTuple):
 
 
 class Recorder:
-    """Appends to the outbox. Remembers the newest `remember` requests, for ratings that overtake the relay.
+    """Hands events to the delivery. Remembers the newest `remember` requests, for ratings that overtake the relay.
 
     `recorded` counts the requests.
     """
 
-    def __init__(self, outbox: Outbox, *, remember: int = 10_000) -> None:
+    def __init__(self, delivery: Delivery, *, remember: int = 10_000) -> None:
         self.recorded = 0
-        self._outbox = outbox
+        self._delivery = delivery
         self._remember = remember
         self._recent: OrderedDict[str, Recorded] = OrderedDict()
 
     async def request(self, event: RequestFinished) -> None:
         """Return when the request is on the disk. Raises `OutboxError`: then the answer must not be given."""
         about = Recorded(event.tenant, event.agent, event.episode_id, event.trace_id)
-        await self._append(self._outbox.append(event), event.request_id, about)
+        await self._append(self._delivery.append(event), event.request_id, about)
 
     async def encoded(self, event: bytes, request_id: str, about: Recorded) -> None:
         """As `request`, for a `RequestFinished` that is JSON already."""
-        await self._append(self._outbox.append_encoded(event), request_id, about)
+        await self._append(self._delivery.append_encoded(event), request_id, about)
 
     async def _append(self, append: Coroutine[Any, Any, None], request_id: str, about: Recorded) -> None:
         try:
@@ -54,7 +55,7 @@ class Recorder:
 
     async def rating(self, event: Rating) -> None:
         """Return when the rating is on the disk. Raises `OutboxError`: then it must not be acknowledged."""
-        await self._outbox.append(event)
+        await self._delivery.append(event)
 
     def recent(self, request_id: str, tenant: str) -> Recorded | None:
         """A request of this tenant that was recorded lately by this process."""

@@ -6,17 +6,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from feedback import outboxes
+from feedback.delivery import Delivery
 from feedback.events import RequestFinished, parse
-from feedback.outbox import Outbox
 from feedback.store import Store
 
 
 class Records:
     """Looks requests up. `siblings` are the outboxes of the other workers, which answered some of them."""
 
-    def __init__(self, store: Store, outbox: Outbox, siblings: Sequence[Path] = ()) -> None:
+    def __init__(self, store: Store, delivery: Delivery, siblings: Sequence[Path] = ()) -> None:
         self._store = store
-        self._outbox = outbox
+        self._delivery = delivery
         self._siblings = siblings
 
     def find(self, request_id: str, tenant: str) -> RequestFinished | None:
@@ -43,6 +43,6 @@ class Records:
 
     def _mentioning(self, request_id: str) -> Iterator[bytes]:
         text = f'"request_id":"{request_id}"'.encode()
-        yield from self._outbox.containing(text)
+        yield from self._delivery.containing(text)
         for path in self._siblings:
             yield from outboxes.containing(path, text)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback import policies
+from feedback.delivery import Delivery
 from feedback.events import PolicyChanged, PolicyState
-from feedback.outbox import Outbox
 from feedback.policies import PolicyStatus
 from gateway.errors import ApiError
 
@@ -19,9 +19,9 @@ class Registry:
     """The policies of all agents. `bases` is the base policy of each."""
 
     def __init__(
-        self, outbox: Outbox, bases: Mapping[str, str], history: Mapping[str, Sequence[PolicyChanged]]
+        self, delivery: Delivery, bases: Mapping[str, str], history: Mapping[str, Sequence[PolicyChanged]]
     ) -> None:
-        self._outbox = outbox
+        self._delivery = delivery
         self._bases = bases
         self._events = {agent: list(history.get(agent, ())) for agent in bases}
         self._statuses = {agent: policies.project(events) for agent, events in self._events.items()}
@@ -115,7 +115,7 @@ class Registry:
                 path=path,
                 evidence=evidence or {},
             )
-            await self._outbox.append(event)
+            await self._delivery.append(event)
             self._events[agent].append(event)
             self._statuses[agent] = policies.project(self._events[agent])
             return self._statuses[agent][policy]

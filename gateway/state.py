@@ -8,8 +8,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from agents.manifest import Agent
-from feedback.outbox import Outbox
-from feedback.relay import Relay
+from feedback.delivery import Delivery
 from feedback.store import Keys, Store
 from gateway.auth import Auth
 from gateway.config import GatewayConfig
@@ -39,8 +38,7 @@ class Gateway:
 
     config: GatewayConfig
     agents: Mapping[str, Agent]
-    outbox: Outbox
-    relay: Relay
+    delivery: Delivery
     store: Store
     keys: Keys
     auth: Auth

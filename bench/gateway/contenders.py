@@ -73,7 +73,7 @@ def ours(folder: Path, *, capture: bool) -> Contender:
         knowledge=ROOT / "domains" / "insurance" / "knowledge.toml",
         store_url=url,
         outbox_path=folder / "outbox.db",
-        collector_process=True,
+        delivery_process=True,
         max_concurrent=4_096,
         replica_limit=4_096,
         capture=capture,

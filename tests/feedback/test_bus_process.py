@@ -42,7 +42,7 @@ class TestProcessBus(BusContract):
         assert sum(store.counts().values()) == 0
 
     def test_who_is_left_by_its_parent_has_written_the_batch_and_ends_without_a_word(self, tmp_path, store):
-        command = (sys.executable, "-m", "feedback.bus.process", f"sqlite:///{tmp_path}/store.db")
+        command = (sys.executable, "-m", "feedback.bus.collecting", f"sqlite:///{tmp_path}/store.db")
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as left:

@@ -194,7 +194,7 @@ async def test_a_check_writes_to_the_disk_and_leaves_nothing_behind(outbox, tmp_
     outbox._wrote -= 2
     log = tmp_path / "outbox.db-wal"
     before = log.stat().st_size
-    outbox.check()
+    await outbox.check()
     assert log.stat().st_size > before
     await outbox.append(rating())
     assert outbox.depth().events == len(ids(outbox)) == 2
@@ -203,22 +203,22 @@ async def test_a_check_writes_to_the_disk_and_leaves_nothing_behind(outbox, tmp_
 async def test_a_check_after_a_write_that_succeeded_costs_none(outbox, tmp_path):
     await outbox.append(rating())
     before = (tmp_path / "outbox.db-wal").stat().st_size
-    outbox.check()
+    await outbox.check()
     assert (tmp_path / "outbox.db-wal").stat().st_size == before
 
 
 async def test_a_check_tells_that_the_disk_is_full_until_there_is_room(tmp_path):
     outbox = Outbox(tmp_path / "o.db", max_bytes=200_000)
-    outbox.check()
+    await outbox.check()
     await fill(outbox)
     for _ in range(2):
         with pytest.raises(OutboxError, match="full"):
-            outbox.check()
+            await outbox.check()
     outbox.delete(outbox.read(50)[-1][0])
-    outbox.check()
+    await outbox.check()
     outbox.close()
     with pytest.raises(OutboxError, match="closed"):
-        outbox.check()
+        await outbox.check()
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):

@@ -52,7 +52,7 @@ async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_
         aiohttp.ClientSession(url, headers=headers) as session,
         asyncio.TaskGroup() as clients,
     ):
-        changes = {"vllm_url": vllm_url, "port": port, "workers": workers}
+        changes = {"vllm_url": vllm_url, "port": port, "workers": workers, "delivery_process": True}
         world.config = world.config.model_copy(update=changes)
         working = [clients.create_task(_work(session, told, number)) for number in range(_CLIENTS)]
         for number in range(_KILLS):
@@ -64,6 +64,9 @@ async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_
                     await answers(f"{url}/healthz", process)
                     await until(lambda before=answered: len(told.answered) > before)
                     await asyncio.sleep(chance.uniform(0.0, 0.6))
+                if number % 4 == 2:  # what writes and moves events, while they go on being written
+                    chance.choice(_delivering(process.pid)).kill()
+                    await until(lambda before=len(told.answered): len(told.answered) > before)
                 if workers > 1 and number % 4 == 1:  # one of them, then its parent; they end by themselves
                     os.kill(chance.choice(psutil.Process(process.pid).children()).pid, signal.SIGKILL)
                     await asyncio.sleep(chance.uniform(0.0, 3.0))
@@ -85,6 +88,13 @@ async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_
     assert set(requests.values()) == {1}
     assert told.acknowledged.items() <= ratings.items()
     assert Counter(ratings.values()) <= told.rated
+
+
+def _delivering(pid: int) -> list[psutil.Process]:
+    """The delivery processes of a gateway, and their collectors."""
+    return [
+        child for child in psutil.Process(pid).children(recursive=True) if "feedback." in child.cmdline()[2]
+    ]
 
 
 async def _work(session: aiohttp.ClientSession, told: Told, number: int) -> None:

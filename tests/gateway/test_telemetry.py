@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from agents.manifest import Agent
+from feedback.delivery import Here
 from feedback.events import Message, ToolCall
 from gateway.config import TelemetryOptions
 from gateway.telemetry import AgentOutcome, ModelOutcome, Telemetry, content
@@ -225,7 +226,8 @@ async def test_a_client_that_leaves_is_told_apart(world: World, receiver):
 async def test_an_answer_that_cannot_be_recorded_is_a_failed_span(world: World, receiver):
     async with world.running(telemetry=to(receiver)):
         assert world.gateway is not None
-        await asyncio.to_thread(world.gateway.outbox.close)
+        assert isinstance(world.gateway.delivery, Here)
+        await asyncio.to_thread(world.gateway.delivery.close)
         assert (await world.http().post(CHAT, json=GOOD)).status_code == 503
     assert by_operation(receiver.spans)["invoke_agent"].attributes["error.type"] == "storage_full"
 

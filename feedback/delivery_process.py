@@ -1,0 +1,319 @@
+"""Delivery in a process of its own: `python -m feedback.delivery_process FD OUTBOX MAX_BYTES STORE_URL`.
+
+Writing to the disk, and moving what was written, takes as long as answering a small request does. In the gateway's own
+process that is taken from its answers, since Python runs one thread at a time; here it is another core's.
+
+On the socket between them, the gateway sends records: length (32 bits, big-endian) and bytes, an empty one being the
+question whether events are taken. Lines come back, in the order of the records: how many of them, how often the relay
+has failed so far, and what was wrong, nothing when they are on the disk. The first line is about none: it comes when
+events are taken, or says why they are not.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import uvloop
+from pydantic import BaseModel
+
+from feedback.bus.base import BusError
+from feedback.bus.process import ProcessBus
+from feedback.delivery import EMPTY_SECONDS, Here, delivering
+from feedback.outbox import Depth, OutboxError, Reader, encoded
+
+_LENGTH = struct.Struct(">I")
+_READ_BYTES = 2**20
+_RESTART_SECONDS = 0.5  # between two starts that fail
+_END_SECONDS = EMPTY_SECONDS + 5.0
+_TELL_SECONDS = 0.5  # how old the number of failures may be
+
+_log = logging.getLogger(__name__)
+
+
+class _Record(NamedTuple):
+    body: bytes
+    done: asyncio.Future[None]
+
+
+class _Link(asyncio.Protocol):
+    """The gateway's end of the socket. `lost` is set when the other end is closed."""
+
+    def __init__(self, told: Callable[[int, int, str], None]) -> None:
+        self.lost = asyncio.Event()
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._told = told
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            count, failures, reason = line.decode().split(" ", 2)
+            if self.begun.done():
+                self._told(int(count), int(failures), reason)
+            elif reason:
+                self.begun.set_exception(OutboxError(reason))
+            else:
+                self.begun.set_result(None)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self.lost.set()
+        if not self.begun.done():
+            self.begun.set_exception(OutboxError("the delivery process ended before it began"))
+
+
+class Apart:
+    """A `Delivery` whose outbox is written by a process of its own. Made by `delivering_apart`.
+
+    When that process dies another is started and given what the first has not confirmed: an event may then be delivered
+    twice, which the store does not mind.
+    """
+
+    def __init__(self, path: Path, max_bytes: int | None, store_url: str) -> None:
+        self._path = path
+        self._arguments = (str(path), str(max_bytes or 0), store_url)
+        self._unconfirmed: deque[_Record] = deque()
+        self._unsent: list[_Record] = []
+        self._failures = 0  # of the process that runs
+        self._failures_before = 0
+        self._confirmed = 0
+        self._closed = False
+
+    @property
+    def failures(self) -> int:
+        """See `Delivery`."""
+        return self._failures_before + self._failures
+
+    async def append(self, event: BaseModel) -> None:
+        """See `Delivery`. When cancelled, the event may or may not have been written."""
+        await self.append_encoded(encoded(event))
+
+    async def append_encoded(self, body: bytes) -> None:
+        """See `Delivery`."""
+        if self._closed:
+            raise OutboxError("the outbox is closed")
+        loop = asyncio.get_running_loop()
+        record = _Record(body, loop.create_future())
+        self._unconfirmed.append(record)
+        if not self._unsent:  # all that comes up in this turn of the event loop goes out together
+            loop.call_soon(self._send)
+        self._unsent.append(record)
+        await record.done
+
+    async def check(self) -> None:
+        """See `Delivery`."""
+        await self.append_encoded(b"")
+
+    def containing(self, text: bytes) -> list[bytes]:
+        """See `Delivery`."""
+        return self._reader.containing(text)
+
+    def depth(self) -> Depth:
+        """See `Delivery`."""
+        return self._reader.depth()
+
+    async def open(self) -> None:
+        """Return when events are taken, and what the last run has left is in the store. Raises `OutboxError`."""
+        await self._start()
+        self._reader = Reader(self._path)
+        self._overseeing = asyncio.create_task(self._oversee(), name="delivery")
+
+    async def close(self) -> None:
+        """Have what was appended written, and delivered as far as the time allows."""
+        self._closed = True
+        self._transport.write_eof()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._overseeing), _END_SECONDS)
+        except TimeoutError:
+            _log.warning(
+                "the delivery process does not end, and is killed; what it has taken is in the outbox"
+            )
+            self._process.kill()
+            await self._overseeing
+        self._reader.close()
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                __name__,
+                str(theirs.fileno()),
+                *self._arguments,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # Ctrl-C is for the gateway, which closes the socket when it has ended
+            )
+        loop = asyncio.get_running_loop()
+        self._transport, self._link = await loop.create_unix_connection(lambda: _Link(self._told), sock=ours)
+        try:
+            await self._link.begun
+        except OutboxError:
+            await self._process.wait()
+            raise
+        self._unsent.clear()
+        self._transport.writelines(_frames(self._unconfirmed))
+
+    def _send(self) -> None:
+        # To a process that has died, or has not begun, nothing is sent: the next is given all that is unconfirmed.
+        if self._link.begun.done() and not self._link.lost.is_set():
+            self._transport.write(b"".join(_frames(self._unsent)))
+        self._unsent.clear()
+
+    def _told(self, count: int, failures: int, reason: str) -> None:
+        self._failures = failures
+        self._confirmed += count
+        for _ in range(count):
+            _settle(self._unconfirmed.popleft(), reason)
+
+    def _refuse(self, reason: str) -> None:
+        self._unsent.clear()
+        while self._unconfirmed:
+            _settle(self._unconfirmed.popleft(), reason)
+
+    async def _oversee(self) -> None:
+        """Start another process whenever one ends, until it is closed."""
+        given_again = False
+        while True:
+            confirmed = self._confirmed
+            await self._link.lost.wait()
+            status = await self._process.wait()
+            ended = f"the delivery process ended with status {status}"
+            if self._closed:
+                self._refuse(ended)
+                return
+            _log.error("%s, and is started again", ended)
+            if given_again and self._confirmed == confirmed:
+                self._refuse(f"{ended}, twice")  # it may be these records that end it
+            self._failures_before, self._failures = self.failures, 0
+            given_again = bool(self._unconfirmed)
+            await self._start_again()
+
+    async def _start_again(self) -> None:
+        while not self._closed:
+            try:
+                await self._start()
+            except OutboxError as error:
+                _log.error("the delivery process does not start: %s", error)
+                self._refuse(str(error))
+                await asyncio.sleep(_RESTART_SECONDS)
+            else:
+                break
+        if self._closed and not self._link.lost.is_set():
+            self._transport.write_eof()
+
+
+@asynccontextmanager
+async def delivering_apart(path: Path, max_bytes: int | None, store_url: str) -> AsyncIterator[Apart]:
+    """As `feedback.delivery.delivering`, by a process of its own. Raises `OutboxError`."""
+    apart = Apart(path, max_bytes, store_url)
+    await apart.open()
+    try:
+        yield apart
+    finally:
+        await apart.close()
+
+
+def _frames(records: Iterable[_Record]) -> Iterator[bytes]:
+    for body, _ in records:
+        yield _LENGTH.pack(len(body))
+        yield body
+
+
+def _settle(record: _Record, reason: str) -> None:
+    if record.done.done():  # its task was cancelled meanwhile
+        return
+    if reason:
+        record.done.set_exception(OutboxError(reason))
+    else:
+        record.done.set_result(None)
+
+
+async def _serve(link: socket.socket, path: Path, max_bytes: int | None, store_url: str) -> None:
+    """Take records until the other end is closed, then deliver what is left."""
+    reader, writer = await asyncio.open_unix_connection(sock=link, limit=_READ_BYTES)
+    bus = ProcessBus(store_url)
+
+    def tell(count: int, failures: int, reason: str = "") -> None:
+        if not writer.is_closing():  # who asked has gone
+            writer.write(f"{count} {failures} {' '.join(reason.split())}\n".encode())
+
+    try:
+        async with delivering(path, max_bytes, bus) as here:
+            tell(0, 0)
+            telling = asyncio.create_task(_tell_failures(here, tell))
+            try:
+                await _take(reader, here, tell)
+            finally:
+                telling.cancel()
+    except (OutboxError, BusError) as error:
+        tell(0, 0, str(error))
+    finally:
+        await bus.close()
+        writer.close()
+
+
+async def _take(reader: asyncio.StreamReader, here: Here, tell: Callable[[int, int, str], None]) -> None:
+    received = bytearray()
+    while data := await reader.read(_READ_BYTES):
+        received += data
+        for asks, group in groupby(_whole(received), key=lambda body: not body):
+            bodies = list(group)
+            reason = ""
+            try:
+                if asks:
+                    await here.check()
+                else:
+                    here.write(
+                        bodies
+                    )  # blocks: there is nothing else to do here but to move what was written
+            except OutboxError as error:
+                reason = str(error)
+            tell(len(bodies), here.failures, reason)
+
+
+async def _tell_failures(here: Here, tell: Callable[[int, int], None]) -> None:
+    told = 0
+    while True:
+        await asyncio.sleep(_TELL_SECONDS)
+        if here.failures != told:
+            told = here.failures
+            tell(0, told)
+
+
+def _whole(received: bytearray) -> list[bytes]:
+    """The records that are complete, which are removed."""
+    records, start = [], 0
+    while len(received) - start >= _LENGTH.size:
+        (length,) = _LENGTH.unpack_from(received, start)
+        end = start + _LENGTH.size + length
+        if end > len(received):
+            break
+        records.append(bytes(received[start + _LENGTH.size : end]))
+        start = end
+    del received[:start]
+    return records
+
+
+def main(link: str, path: str, max_bytes: str, store_url: str) -> int:
+    """Deliver until the gateway closes its end, or is gone."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for number in (signal.SIGTERM, signal.SIGINT):  # the gateway's to follow: it may have more to send
+        signal.signal(number, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(socket.socket(fileno=int(link)), Path(path), int(max_bytes) or None, store_url))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
