@@ -1,8 +1,8 @@
 """The gateway beside others, in one run: `make bench-gateway` (QUICK=1: two minutes).
 
 Every gateway is pinned to one core, alone; the pretended vLLM and the load generator share the next (with more cores,
-each has one). What Flywheel's gateway writes to the store is written by a process of its own, as `flywheel up` has it,
-beside the load. All servers run all the time, one is asked at a time, and a round goes through all of them before the
+each has one). What Flywheel records is written to disk and store by processes of their own, as `flywheel up` has it: once
+beside the load, and once on the gateway's own core with everything else. All servers run all the time, one is asked at a time, and a round goes through all of them before the
 next begins, so that what else the machine does falls on all alike; the median round counts.
 """
 
@@ -39,7 +39,7 @@ class Running:
         self.process = psutil.Process(process.pid) if process else None
 
     def cpu(self) -> tuple[float, float]:
-        """CPU seconds of the server, and of processes beside it (Flywheel's collector)."""
+        """CPU seconds of the server, and of processes beside it (what delivers Flywheel's events)."""
         if self.process is None:
             return 0.0, 0.0
         beside = self.beside()
@@ -47,9 +47,9 @@ class Running:
         return sum(map(_cpu, [self.process, *others])), sum(map(_cpu, beside))
 
     def beside(self) -> list[psutil.Process]:
-        """Flywheel's collector."""
+        """What delivers Flywheel's events."""
         children = self.process.children(recursive=True) if self.process else []
-        return [child for child in children if "feedback.bus.process" in child.cmdline()]
+        return [child for child in children if any("feedback." in word for word in child.cmdline())]
 
     def mebibytes(self) -> float:
         """Resident memory of all its processes."""
@@ -130,7 +130,7 @@ class Bench:
     async def one(self, running: Running, *, at_once: int, seconds: float, stream: bool) -> dict[str, Any]:
         """Ask one server, alone."""
         for process in running.beside():
-            process.cpu_affinity([self.load_core])
+            process.cpu_affinity([self.gateway_core if running.contender.one_core else self.load_core])
         before = running.cpu()
         request = {
             "url": running.url,
@@ -187,9 +187,10 @@ async def run(*, seconds: float, rounds: int, at_once: list[int]) -> dict[str, A
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bench = Bench(stack, folder)
-        own = [contenders.direct(), contenders.bare(), contenders.ours(folder, capture=True)]
-        for contender in (*own, contenders.ours(folder, capture=False)):
-            await bench.start(contender)
+        await bench.start(contenders.direct())
+        await bench.start(contenders.bare())
+        for capture, one_core in ((True, False), (True, True), (False, False)):
+            await bench.start(contenders.ours(folder, capture=capture, one_core=one_core))
         for other in (contenders.litellm, contenders.vllm_router, contenders.tensorzero, contenders.portkey):
             try:
                 await bench.start(other(folder))

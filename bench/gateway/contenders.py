@@ -39,6 +39,7 @@ class Contender:
     environment: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     model: str = MODEL
+    one_core: bool = False  # also for the processes beside the server
     url_in_log: str = ""  # pattern; its group is the base URL, for servers that choose their port
 
 
@@ -55,10 +56,10 @@ def bare() -> Contender:
     return Contender("bare ASGI + aiohttp", (*command, *quiet), _url(port), {"UPSTREAM": UPSTREAM})
 
 
-def ours(folder: Path, *, capture: bool) -> Contender:
+def ours(folder: Path, *, capture: bool, one_core: bool = False) -> Contender:
     """The gateway as `flywheel up` starts it, with one key and a store of its own."""
-    port = FIRST_PORT + (1 if capture else 2)
-    folder = folder / f"capture-{capture}"
+    port = FIRST_PORT + (6 if one_core else 1 if capture else 2)
+    folder = folder / f"capture-{capture}-{one_core}"
     folder.mkdir()
     url = f"sqlite:///{folder / 'store.db'}"
     store = Store.open(url)
@@ -80,9 +81,10 @@ def ours(folder: Path, *, capture: bool) -> Contender:
     )
     path = folder / "gateway.json"
     path.write_text(config.model_dump_json())
-    name = f"Flywheel, capture {'on' if capture else 'off'}"
+    name = f"Flywheel, capture {'on' if capture else 'off'}{', all on one core' if one_core else ''}"
     command = (sys.executable, "-m", "gateway", "--config", str(path))
-    return Contender(name, command, _url(port), headers={"authorization": f"Bearer {key}"})
+    headers = {"authorization": f"Bearer {key}"}
+    return Contender(name, command, _url(port), headers=headers, one_core=one_core)
 
 
 def litellm(folder: Path) -> Contender:
