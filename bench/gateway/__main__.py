@@ -1,9 +1,10 @@
 """The gateway beside others, in one run: `make bench-gateway` (QUICK=1: two minutes).
 
 Every gateway is pinned to one core, alone; the pretended vLLM and the load generator share the next (with more cores,
-each has one). What Flywheel records is written to disk and store by processes of their own, as `flywheel up` has it: once
-beside the load, and once on the gateway's own core with everything else. All servers run all the time, one is asked at a time, and a round goes through all of them before the
-next begins, so that what else the machine does falls on all alike; the median round counts.
+each has one). What Flywheel records is written to disk and store by processes of their own, as `flywheel up` has it:
+once beside the load, and once on the gateway's core with everything else. All servers run all the time, one is asked at
+a time, and a round goes through all of them before the next begins, so that what else the machine does falls on all
+alike; the median round counts.
 """
 
 import argparse
