@@ -17,8 +17,8 @@ import struct
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
-from itertools import groupby
+from contextlib import asynccontextmanager, suppress
+from itertools import count, groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,15 +200,17 @@ class Apart:
             await self._start_again()
 
     async def _start_again(self) -> None:
-        while not self._closed:
+        for failed in count():
+            if self._closed:
+                break
             try:
                 await self._start()
+                break
             except OutboxError as error:
                 _log.error("the delivery process does not start: %s", error)
-                self._refuse(str(error))
+                if failed:  # the first time it may just have been killed again
+                    self._refuse(str(error))
                 await asyncio.sleep(_RESTART_SECONDS)
-            else:
-                break
         if self._closed and not self._link.lost.is_set():
             self._transport.write_eof()
 
@@ -253,7 +255,8 @@ async def _serve(link: socket.socket, path: Path, max_bytes: int | None, store_u
             tell(0, 0)
             telling = asyncio.create_task(_tell_failures(here, tell))
             try:
-                await _take(reader, here, tell)
+                with suppress(ConnectionError):  # the gateway was killed: what it sent has been taken
+                    await _take(reader, here, tell)
             finally:
                 telling.cancel()
     except (OutboxError, BusError) as error:

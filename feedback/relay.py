@@ -1,6 +1,7 @@
 """Moves events from the outbox to the bus, and deletes what the bus has acknowledged: at least once, in order."""
 
 import asyncio
+import contextlib
 import logging
 
 from feedback.bus.base import Bus, BusError
@@ -71,7 +72,8 @@ class Relay:
             return len(waiting)
 
     async def _wait_for_append(self) -> None:
-        try:  # the time-out is for events appended by another process or loop
-            await asyncio.wait_for(self._outbox.appended.wait(), self._poll)
-        except TimeoutError:
-            return
+        # The time-out is for events appended by another process or loop. Not `wait_for`: before Python 3.12 it forgets
+        # that it is cancelled when the append comes at the same moment, and the relay would run on for ever.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._poll):
+                await self._outbox.appended.wait()

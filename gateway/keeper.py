@@ -32,5 +32,8 @@ class Keeper:
             self.problems = await self._check()
             delay = min(2 * delay, _LONGEST_SECONDS) if self.problems else _FIRST_SECONDS
             await asyncio.sleep(_APART_SECONDS)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay if self.problems else _CALM_SECONDS)
+            with suppress(
+                TimeoutError
+            ):  # not `wait_for`: before Python 3.12 it may forget that it is cancelled
+                async with asyncio.timeout(delay if self.problems else _CALM_SECONDS):
+                    await self._wake.wait()

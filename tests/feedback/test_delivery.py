@@ -5,7 +5,7 @@ from feedback.bus.local import LocalBus
 from feedback.collector import Collector
 from feedback.delivery import delivering
 from tests.contracts.delivery import DeliveryContract
-from tests.contracts.samples import rating
+from tests.contracts.samples import request
 
 
 class TestHere(DeliveryContract):
@@ -17,10 +17,10 @@ class TestHere(DeliveryContract):
     async def test_it_does_not_begin_while_what_is_left_cannot_be_delivered(self, opened, stop, store):
         async with opened() as delivery:
             start = stop()
-            await delivery.append(rating())
+            await delivery.append(request())
         with pytest.raises(BusError):
             async with opened():
                 pass
         start()
         async with opened():
-            assert store.counts()["ratings"] == 1
+            assert store.counts()["requests"] == 1
