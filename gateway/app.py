@@ -20,9 +20,10 @@ from feedback.delivery import Delivery, delivering
 from feedback.delivery_process import delivering_apart
 from feedback.outbox import Outbox
 from feedback.relay import Relay
-from feedback.store import Deletions, Keys, Replies, Store, Usage
+from feedback.store import BackgroundResponses, Deletions, Keys, Replies, Store, Usage
 from gateway import errors, external
 from gateway.auth import Auth
+from gateway.background import HOLD, KEEP, Background
 from gateway.config import ConfigError, GatewayConfig
 from gateway.description import Described
 from gateway.edge import Edge
@@ -126,8 +127,9 @@ async def _opened(
         knowledge = await asyncio.to_thread(lambda: Knowledge(read(config.knowledge), url=config.qdrant_url))
 
         session = await stack.enter_async_context(_session())
-        limit = place.share(config.replica_limit)
-        pool = Pool([Replica(session, url) for url in config.vllm_urls], limit=limit)
+        pool = Pool(
+            [Replica(session, url) for url in config.vllm_urls], limit=place.share(config.replica_limit)
+        )
         board = Board(peers, serving, pool)
         hot_swap = HotSwap(registry, serving, pool, board, tolerance=config.probe_tolerance)
         keeper = Keeper(hot_swap.restore if place.leads else board.fetch)
@@ -164,10 +166,15 @@ async def _opened(
         await others.open()
         stack.push_async_callback(others.close)
         external_chat = ExternalChat(others, recorder, limits, telemetry)
+        unfinished = BackgroundResponses(store, hold=HOLD, keep=KEEP)
+        stored = StoredResponses(records, Deletions(store), unfinished)
+        background = Background(unfinished, stored, records, pool, most=place.share(config.max_background))
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(_stop, _start(pool.run(), "pool"))
         stack.push_async_callback(_stop, _start(passthrough.run(), "hot path"))
+        stack.push_async_callback(_stop, _start(background.run(), "background"))
+        stack.push_async_callback(background.ended)
         stack.push_async_callback(invoker.drain, config.drain_seconds)
         stack.push_async_callback(external_chat.drain, config.drain_seconds)
         stack.push_async_callback(passthrough.drain, config.drain_seconds)
@@ -188,7 +195,8 @@ async def _opened(
             recorder=recorder,
             invoker=invoker,
             telemetry=telemetry,
-            responses=StoredResponses(records, Deletions(store)),
+            responses=stored,
+            background=background,
             external_chat=external_chat,
             passthrough=passthrough,
             records=records,

@@ -201,6 +201,9 @@ class GatewayConfig(BaseModel):
         ge=1,
         description="Requests to agents and models in progress at once, in all workers; beyond: 429.",
     )
+    max_background: int = Field(
+        64, ge=1, description="Responses made in the background at once, in all workers; beyond: 429."
+    )
     idempotency_hours: float = Field(
         24.0, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key, in hours."
     )
@@ -233,7 +236,7 @@ class GatewayConfig(BaseModel):
 
     @model_validator(mode="after")
     def _each_worker_has_its_share(self) -> "GatewayConfig":
-        for name in ("max_concurrent", "replica_limit"):
+        for name in ("max_background", "max_concurrent", "replica_limit"):
             if getattr(self, name) < self.processes:
                 raise ValueError(f"{name}: {self.processes} workers share it, so at least {self.processes}")
         if self.outbox_max_bytes is not None and self.outbox_max_bytes < _LEAST_OUTBOX * self.processes:

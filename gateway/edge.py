@@ -1,5 +1,6 @@
 """The outermost layer, plain ASGI: ids on every answer, a limit on what runs at once, a last resort for defects."""
 
+import asyncio
 import logging
 import re
 import time
@@ -27,7 +28,9 @@ class Edge:
     """Wraps the application. Handlers find `request_id`, `trace` and, where models answer, `episode_id` in the state.
 
     Before they answer, they leave there `waited`: the seconds that went to model servers and tools. The client is told
-    of the rest, which is what the gateway itself took until the answer began. `passed_on`: another worker answered.
+    of the rest, which is what the gateway itself took until the answer began. `lasting` is a task that goes on for the
+    request when it has been answered: until its end, the request counts as in progress. `passed_on`: another worker
+    answered.
     """
 
     def __init__(
@@ -86,10 +89,16 @@ class Edge:
             ):  # else the server closes the connection, and the client sees that the answer is cut short
                 await internal_error(request_id).response()(scope, receive, send_with_ids)
         finally:
-            self._running -= admitted
+            if (lasting := state.get("lasting")) is not None:
+                lasting.add_done_callback(self._left)
+            else:
+                self._running -= admitted
             if not state.get("passed_on"):
                 route = scope["path"] if is_model else getattr(scope.get("route"), "path", "other")
                 self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
+
+    def _left(self, _task: asyncio.Task[None]) -> None:
+        self._running -= 1
 
     def _head_refusal(self, scope: Scope) -> ApiError | None:
         size = len(scope["raw_path"]) + len(scope["query_string"])

@@ -157,6 +157,7 @@ class Invoker:
         self._keeper = keeper
         self._telemetry = telemetry
         self._running: set[asyncio.Task[Finished]] = set()
+        self._shut_down = False
 
     def start(self, invocation: Invocation) -> Answer:
         """Begin at once; the policy counts as in use until the request has been recorded."""
@@ -178,6 +179,7 @@ class Invoker:
             left = deadline - asyncio.get_running_loop().time()
             _, late = await asyncio.wait(set(self._running), timeout=max(0.0, left))
             for task in late:
+                self._shut_down = True
                 task.cancel()
             if late:
                 await asyncio.wait(late)
@@ -196,12 +198,8 @@ class Invoker:
             outcome = _Outcome("failed", None, f"{error.code}: {error}", error.calls, error.code)
             raise
         except asyncio.CancelledError:
-            outcome = _Outcome(
-                "cancelled",
-                "".join(text),
-                "the client went away or the gateway was shut down",
-                code="cancelled",
-            )
+            error = "shutting_down: the gateway was shut down" if self._shut_down else "the client went away"
+            outcome = _Outcome("cancelled", "".join(text), error, code="cancelled")
             raise
         finally:
             recorded.set_result(await self._record(invocation, outcome))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feedback.events import ModelCall, RequestFinished, Turn
+from feedback.store import Unfinished
 from gateway.conversation import answer_of, instructions_of
 from gateway.openai_chat import sampled, usage
 from gateway.openai_responses import Include
@@ -72,7 +73,26 @@ def opened(response_id: str, turn: Turn, instructions: str | None) -> dict[str, 
     }
 
 
+def unfinished_object(found: Unfinished) -> dict[str, Any]:
+    """The response of which nothing has been recorded: in progress, or lost."""
+    if not found.lost:
+        return found.response
+    message = "Nothing was recorded of it: its worker died, or had no space left on its disk. Send the request again."
+    return {**found.response, "status": "failed", "error": error_object("worker_lost", message)}
+
+
+def in_background(event: RequestFinished) -> bool:
+    """Whether the client did not wait for it."""
+    return event.turn is not None and event.turn.parameters.get("background") is True
+
+
 def _status(event: RequestFinished) -> str:
+    if (
+        event.status == "cancelled"
+        and in_background(event)
+        and (event.error or "").startswith("shutting_down:")
+    ):
+        return "failed"  # to who looks it up, cancelled is what somebody asked to cancel
     last = event.calls[-1] if event.calls else None
     cut = isinstance(last, ModelCall) and last.finish_reason == "length"
     return "incomplete" if event.status == "completed" and cut else event.status

@@ -28,7 +28,7 @@ from gateway.openai_chat import (
 )
 from gateway.response_input import InputMessage, is_own_call
 from gateway.response_items import input_ids
-from gateway.wire import Body, Refused
+from gateway.wire import Body, Refused, unsupported
 
 # What has nothing to add where no such item occurs is taken, as OpenAI takes it for a model without that tool.
 Include = Literal[
@@ -81,10 +81,6 @@ class ResponsesBody(Body):
     """
 
     REFUSED: ClassVar[Mapping[str, Refused]] = {
-        "background": Refused(
-            "an answer is made while the client waits, and there is no promise to finish it otherwise; leave it out",
-            (False,),
-        ),
         "context_management": Refused("the whole conversation is read; leave it out"),
         "conversation": Refused("conversations go on by previous_response_id; leave it out"),
         "moderation": Refused("nothing is moderated here; leave it out"),
@@ -100,6 +96,7 @@ class ResponsesBody(Body):
     model: str = Field(min_length=1, max_length=200)
     instructions: str | None = None
     previous_response_id: str | None = Field(None, max_length=200)
+    background: bool | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
     include: list[Include] | None = Field(None, max_length=32)
@@ -118,6 +115,14 @@ class ResponsesBody(Body):
     def _consistent(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only allowed when stream is true")
+        if self.background and self.stream:
+            raise unsupported(
+                "stream", "a response in the background is looked up when it is over; leave it out"
+            )
+        if self.background and self.store is False:
+            raise unsupported(
+                "store", "a response in the background is looked up, so it has to be stored; leave it out"
+            )
         return self
 
     def includes(self, what: Include) -> bool:
@@ -144,6 +149,7 @@ class ResponsesBody(Body):
             previous_response_id=self.previous_response_id,
             items=items,
             parameters={
+                "background": self.background is True,
                 "max_output_tokens": self.max_output_tokens,
                 "metadata": self.metadata or {},
                 "parallel_tool_calls": self.parallel_tool_calls is not False,

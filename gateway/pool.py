@@ -8,7 +8,7 @@ move). A server that fails is ejected, for longer each time, and returns when it
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 
 import aiohttp
 
@@ -63,16 +63,24 @@ class Pool:
         if not usable:
             message = f"No model server has {policy} ready. Retry shortly."
             raise ApiError(503, message, code="policy_not_loaded", retry_after=2)
-        least = min(replica.outstanding for replica in usable)
+        least = self._least(usable)
+        near = [replica for replica in usable if replica.outstanding <= least + _NEAR]
+        chosen = near[0] if len(near) == 1 else max(near, key=lambda replica: _weight(replica, prefix))
+        chosen.outstanding += 1
+        return chosen
+
+    def check_room(self) -> None:
+        """Raises `ApiError` (429) when all servers have as much as they take: for who cannot be told so later."""
+        self._least(self.replicas)
+
+    def _least(self, replicas: Iterable[Replica]) -> int:
+        least = min(replica.outstanding for replica in replicas)
         if least >= self._limit:
             message = (
                 f"Every model server has {self._limit} requests in progress. Retry after the given time."
             )
             raise ApiError(429, message, code="too_many_requests", retry_after=1)
-        near = [replica for replica in usable if replica.outstanding <= least + _NEAR]
-        chosen = near[0] if len(near) == 1 else max(near, key=lambda replica: _weight(replica, prefix))
-        chosen.outstanding += 1
-        return chosen
+        return least
 
     def leave(self, replica: Replica, *, failed: bool = False) -> None:
         """The request is over; `failed`: the server did not answer as a healthy one does."""

@@ -11,6 +11,7 @@ from agents.manifest import Agent
 from feedback.delivery import Delivery
 from feedback.store import Keys, Store
 from gateway.auth import Auth
+from gateway.background import Background
 from gateway.config import GatewayConfig
 from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
@@ -53,6 +54,7 @@ class Gateway:
     invoker: Invoker
     telemetry: Telemetry
     responses: StoredResponses
+    background: Background
     external_chat: ExternalChat
     passthrough: Passthrough
     records: Records

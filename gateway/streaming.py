@@ -2,11 +2,11 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from agents.loop import Finished
@@ -25,6 +25,25 @@ async def collect(request: Request, answer: Answer) -> Finished:
     finally:
         await answer.cancel()
         request.state.waited = answer.waited
+
+
+class WholeAnswer(Response):
+    """JSON, sent when all of the answer has been made and recorded. Sending it raises what `collect` does."""
+
+    def __init__(
+        self, answer: Answer, form: Callable[[RequestFinished], dict[str, Any]], headers: dict[str, str]
+    ) -> None:
+        super().__init__(headers=headers)
+        self._answer = answer
+        self._form = form
+        self._told = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        await collect(Request(scope, receive), self._answer)
+        event = self._answer.event
+        assert event is not None, "an answer is finished when it has been recorded, not before"
+        await JSONResponse(self._form(event), headers=self._told)(scope, receive, send)
 
 
 class Form(Protocol):

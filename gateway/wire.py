@@ -29,6 +29,11 @@ class Refused(NamedTuple):
     harmless: tuple[Any, ...] = ()
 
 
+def unsupported(param: str, why: str) -> PydanticCustomError:
+    """What a validator raises of a field that cannot be honoured, alone or beside another."""
+    return PydanticCustomError(_UNSUPPORTED, "{why}", {"param": param, "why": why})
+
+
 class Body(BaseModel):
     """A request body: unknown fields and wrong types are errors, never dropped or converted.
 
@@ -46,7 +51,7 @@ class Body(BaseModel):
         for name, refused in cls.REFUSED.items():
             given = value.get(name)
             if given is not None and not any(_same(given, harmless) for harmless in refused.harmless):
-                raise PydanticCustomError(_UNSUPPORTED, "{why}", {"param": name, "why": refused.why})
+                raise unsupported(name, refused.why)
         return {name: item for name, item in value.items() if name not in cls.REFUSED}
 
 

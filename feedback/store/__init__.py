@@ -1,5 +1,6 @@
 """Where events are kept and asked for: SQLAlchemy Core, on SQLite."""
 
+from feedback.store.background import BackgroundResponses, Unfinished
 from feedback.store.deletions import Deletions
 from feedback.store.keys import Key, Keys
 from feedback.store.replies import Claim, Replies, Reply, Slip
@@ -7,6 +8,7 @@ from feedback.store.store import DeadLetter, Store, StoreError
 from feedback.store.usage import Slot, Spent, Usage
 
 __all__ = [
+    "BackgroundResponses",
     "Claim",
     "DeadLetter",
     "Deletions",
@@ -19,5 +21,6 @@ __all__ = [
     "Spent",
     "Store",
     "StoreError",
+    "Unfinished",
     "Usage",
 ]

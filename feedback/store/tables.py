@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -96,6 +97,16 @@ deleted_responses = Table(
     ),
     Column("time", UtcDateTime, nullable=False),
     Column("by", String, nullable=False),
+)
+
+background_responses = Table(
+    "background_responses",
+    metadata,
+    Column("response_id", String, primary_key=True, comment="The request_id."),
+    Column("tenant", String, nullable=False),
+    Column("response", Text, nullable=False, comment="As its client was first told, as JSON."),
+    Column("held_until", UtcDateTime, nullable=False, comment="After that its worker is dead."),
+    Column("cancel", Boolean, nullable=False, comment="Its worker is to stop making it."),
 )
 
 api_keys = Table(

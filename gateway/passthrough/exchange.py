@@ -198,9 +198,14 @@ class Exchange:
         self._started = True
         await send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *self._headers()]})
 
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Of the answer: who gives it, and what is left of its caller's limits."""
+        return ((b"x-policy", self._known.policy.encode()), *self._meter.admission.headers)
+
     def _headers(self) -> Iterable[tuple[bytes, bytes]]:
         self._state["waited"] = self._elsewhere
-        return ((b"x-policy", self._known.policy.encode()), *self._meter.admission.headers)
+        return self.headers
 
     async def _record(self, status: Status, error: str | None = None) -> None:
         """Return when the outcome is on the disk. Raises `OutboxError`."""
@@ -282,7 +287,7 @@ class Exchange:
         assert self._receive is not None
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._interrupt(ApiError(499, "The client has gone.", code="client_closed_request"))
+        self._interrupt(ApiError(499, "The client has gone, or cancelled it.", code="client_closed_request"))
 
 
 def _shutting_down() -> ApiError:

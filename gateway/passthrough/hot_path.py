@@ -5,7 +5,7 @@ Plain ASGI, inside `gateway.edge`, which makes the ids. What a request costs her
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -84,7 +84,8 @@ class Passthrough:
             return None
 
         async def kept() -> Response:
-            return _Exchanged(partial(self._run, await begin()))
+            exchange = await begin()
+            return _Exchanged(partial(self._run, exchange), exchange.headers)
 
         complete = ends_with_done if body.get("stream") else whole
         request = Request(scope, receive)
@@ -101,7 +102,7 @@ class Passthrough:
         """
         scope = request.scope
         exchange = await self._begin(scope, dict(scope["headers"]), caller, model, lambda: asked, form)
-        return _Exchanged(partial(self._run, exchange))
+        return _Exchanged(partial(self._run, exchange), exchange.headers)
 
     async def _begin(
         self,
@@ -195,10 +196,11 @@ class HotPath:
 
 
 class _Exchanged(Response):
-    """An exchange in the form in which an answer is kept for its Idempotency-Key."""
+    """An exchange in the form in which an answer is kept for its Idempotency-Key, or made in the background."""
 
-    def __init__(self, run: ASGIApp) -> None:
+    def __init__(self, run: ASGIApp, headers: Iterable[tuple[bytes, bytes]]) -> None:
         super().__init__()
+        self.raw_headers = [*headers]
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

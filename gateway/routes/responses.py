@@ -1,6 +1,6 @@
 """/v1/responses: an agent or a plain model answers, and the answer can be looked up, continued and deleted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -8,21 +8,21 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from feedback.events import RequestFinished
-from feedback.store import Key
+from feedback.events import RequestFinished, Turn
+from feedback.store import Key, Unfinished
 from gateway.asking import ask
 from gateway.conversation import input_items
 from gateway.description import asks, streams, takes
 from gateway.edge import AGENT_PATH, RESPONSES_PATH
 from gateway.errors import ApiError
 from gateway.idempotency import ends_with_response, whole
-from gateway.openai_response import response_object
+from gateway.openai_response import in_background, opened, response_object, unfinished_object
 from gateway.openai_responses import Include, ResponsesBody, ResponsesRequest
 from gateway.passthrough.responding import ResponseCapture
 from gateway.plain_responses import PlainResponsesRequest
 from gateway.response_events import ResponseEvents
 from gateway.state import Gateway, gateway_of
-from gateway.streaming import AnswerStream, collect
+from gateway.streaming import AnswerStream, WholeAnswer
 from gateway.wire import Body, Refused, load, read_body, read_query, validate
 
 router = APIRouter(tags=["responses"])
@@ -56,7 +56,9 @@ class ItemsQuery(Body):
     openapi_extra=takes(ResponsesRequest, PlainResponsesRequest),
 )
 async def create_response(request: Request) -> Response:
-    """Answer, streamed or whole. The body is OpenAI's; `model` is an agent, a pinned policy or a plain model."""
+    """Answer, streamed or whole, or begin to in the background. The body is OpenAI's; `model` is an agent, a pinned
+    policy or a plain model.
+    """
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     data = await read_body(request.receive, gateway.config.max_body_bytes)
@@ -81,7 +83,14 @@ async def _answer_plainly(
     previous = await _previous(request, gateway, caller, body)
     asked = body.asked(request.state.request_id, previous, stored=gateway.config.capture)
     form = partial(ResponseCapture, body=body)
-    return await gateway.passthrough.respond(request, caller, body.model, asked, form)
+    begin = partial(gateway.passthrough.respond, request, caller, body.model, asked, form)
+    if not body.background:
+        return await begin()
+    if not gateway.config.capture:
+        message = "background: requests to plain models are not recorded here, so it could not be looked up."
+        raise ApiError(400, message, code="unsupported_parameter", param="background")
+    shown = opened(request.state.request_id, Turn.model_validate(asked.turn), body.instructions)
+    return await gateway.background.start(request, caller, shown, begin)
 
 
 async def _previous(
@@ -101,38 +110,50 @@ async def _answer(request: Request, gateway: Gateway, caller: Key, body: Respons
     agent = gateway.agents[gateway.serving.resolve(body.model, gateway.passthrough.policies).agent]
     response_id = request.state.request_id
     messages, turn = body.conversation(agent, response_id, previous)
-    asked = await ask(
-        request,
-        caller,
-        agent,
-        model=body.model,
-        messages=messages,
-        sampling=body.sampling(agent),
-        metadata=body.recorded_metadata(),
-        turn=turn,
-    )
-    if body.stream:
-        form = ResponseEvents(response_id, agent.name, turn, body)
-        return AnswerStream(asked.answer, form, asked.headers)
-    await collect(request, asked.answer)
-    event = asked.answer.event
-    assert event is not None, "an answer is finished when it has been recorded, not before"
-    return JSONResponse(response_object(event, body.include), headers=asked.headers)
+
+    async def begin() -> Response:
+        asked = await ask(
+            request,
+            caller,
+            agent,
+            model=body.model,
+            messages=messages,
+            sampling=body.sampling(agent),
+            metadata=body.recorded_metadata(),
+            turn=turn,
+        )
+        if body.stream:
+            events = ResponseEvents(response_id, agent.name, turn, body)
+            return AnswerStream(asked.answer, events, asked.headers)
+        return WholeAnswer(asked.answer, partial(response_object, include=body.include), asked.headers)
+
+    if not body.background:
+        return await begin()
+    shown = opened(response_id, turn, body.instructions)
+    return await gateway.background.start(request, caller, shown, begin)
 
 
 @router.get(f"{RESPONSES_PATH}/{{response_id}}", openapi_extra=asks(RetrieveQuery))
 async def retrieve_response(request: Request, response_id: str) -> Response:
-    """The response again, from what was recorded; there is nothing to look up while it is being made."""
+    """The response again, from what was recorded; while it is made there is only one in the background to look up."""
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     query = read_query(request, RetrieveQuery)
-    event = await gateway.responses.get(response_id, caller.tenant)
-    return JSONResponse(response_object(event, query.include), headers={"x-policy": event.policy})
+    return _shown(await gateway.responses.find(response_id, caller.tenant), query.include)
+
+
+def _shown(found: RequestFinished | Unfinished, include: Sequence[Include] = ()) -> Response:
+    if isinstance(found, Unfinished):
+        return JSONResponse(unfinished_object(found))
+    return JSONResponse(response_object(found, include), headers={"x-policy": found.policy})
 
 
 @router.delete(f"{RESPONSES_PATH}/{{response_id}}")
 async def delete_response(request: Request, response_id: str) -> dict[str, Any]:
-    """It can be looked up and continued no more. The record of what happened stays: this is no erasure."""
+    """It can be looked up and continued no more. The record of what happened stays: this is no erasure.
+
+    Of a response that is in progress this is refused (409): cancel it first.
+    """
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
     await gateway.responses.delete(response_id, caller.tenant, caller.owner)
@@ -141,14 +162,17 @@ async def delete_response(request: Request, response_id: str) -> dict[str, Any]:
 
 @router.post(f"{RESPONSES_PATH}/{{response_id}}/cancel")
 async def cancel_response(request: Request, response_id: str) -> Response:
-    """Refused as OpenAI refuses it: only what runs in the background can be cancelled; else close the connection."""
+    """Stop making a response in the background, and answer with it; what is over is answered as it ended.
+
+    Any other is refused, as OpenAI refuses it: to cancel it, close the connection.
+    """
     gateway = gateway_of(request)
     caller = await gateway.auth.require(request, "invoke")
-    await gateway.responses.get(response_id, caller.tenant)
-    message = (
-        "Cannot cancel a synchronous response: only responses created with background: true can be cancelled."
-    )
-    raise ApiError(400, message, code="response_not_in_background", param="response_id")
+    found = await gateway.background.cancel(response_id, caller.tenant)
+    if isinstance(found, RequestFinished) and not in_background(found):
+        message = "Cannot cancel a synchronous response: only responses created with background: true can be cancelled."
+        raise ApiError(400, message, code="response_not_in_background", param="response_id")
+    return _shown(found)
 
 
 @router.get(f"{RESPONSES_PATH}/{{response_id}}/input_items", openapi_extra=asks(ItemsQuery))

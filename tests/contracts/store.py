@@ -7,6 +7,7 @@ import pytest
 from feedback.events import AnyEvent
 from feedback.quota import Quota
 from feedback.store import (
+    BackgroundResponses,
     Claim,
     DeadLetter,
     Deletions,
@@ -18,6 +19,7 @@ from feedback.store import (
     Spent,
     Store,
     StoreError,
+    Unfinished,
     Usage,
 )
 from tests.contracts.samples import at, change, rating, request
@@ -253,6 +255,44 @@ class StoreContract:
         assert isinstance(short.claim(Slip("t", "k", "another"), "d"), Claim)
         with store.reading() as connection:
             assert connection.exec_driver_sql("SELECT name FROM replies").scalars().all() == ["another"]
+
+    def test_a_response_in_the_background_is_its_tenants_and_lost_when_nobody_holds_it(self, store: Store):
+        held, lost = (
+            BackgroundResponses(store, hold=timedelta(minutes=n), keep=timedelta(days=1)) for n in (1, 0)
+        )
+        held.add("r1", "a", {"id": "r1"})
+        lost.add("r2", "a", {"id": "r2"})
+        assert lost.find("r1", "a") == Unfinished({"id": "r1"}, lost=False)
+        assert held.find("r2", "a") == Unfinished({"id": "r2"}, lost=True)
+        assert held.find("r1", "b") is None is held.find("r3", "a")
+        held.renew(["r2"])
+        assert held.find("r2", "a") == Unfinished({"id": "r2"}, lost=False)
+
+    def test_who_makes_a_response_in_the_background_hears_of_its_own_tenants_cancellation(self, store: Store):
+        background = BackgroundResponses(store, hold=timedelta(minutes=1), keep=timedelta(days=1))
+        for name in ("r1", "r2", "r3"):
+            background.add(name, "a", {})
+        background.cancel("r1", "a")
+        background.cancel("r2", "b")
+        assert background.renew(["r1", "r2", "nowhere"]) == {"r1": True, "r2": False}
+
+    def test_a_response_in_the_background_goes_when_its_own_request_has_landed(self, store: Store):
+        background = BackgroundResponses(store, hold=timedelta(minutes=1), keep=timedelta(days=1))
+        background.add("r1", "a", {})
+        store.write([request(tenant="b")])
+        assert background.renew(["r1"]) == {"r1": False}
+        store.write([request(tenant="a")])
+        assert background.find("r1", "a") is not None  # until somebody makes one
+        assert background.renew(["r1"]) == {}
+        assert background.find("r1", "a") is None
+
+    def test_a_lost_response_is_kept_for_its_time(self, store: Store):
+        kept = BackgroundResponses(store, hold=timedelta(0), keep=timedelta(days=1))
+        kept.add("r1", "a", {})
+        kept.add("r2", "a", {})
+        assert kept.find("r1", "a") is not None
+        BackgroundResponses(store, hold=timedelta(0), keep=timedelta(0)).add("r3", "a", {})
+        assert [kept.find(name, "a") is None for name in ("r1", "r2", "r3")] == [True, True, False]
 
     def test_a_scope_of_two_words_is_refused(self, store: Store):
         with pytest.raises(ValueError, match="one word"):

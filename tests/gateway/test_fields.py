@@ -59,7 +59,6 @@ REFUSED: list[tuple[str, str, Any]] = [
     (CHAT, "top_logprobs", 2),
     (CHAT, "verbosity", "low"),
     (CHAT, "web_search_options", {}),
-    (RESPONSES, "background", True),
     (RESPONSES, "context_management", [{"type": "compaction"}]),
     (RESPONSES, "conversation", "conv_1"),
     (RESPONSES, "max_tool_calls", 1),
@@ -193,6 +192,9 @@ WRONG: list[tuple[str, dict[str, Any], str | None]] = [
     (RESPONSES, {"seed": 1}, "seed"),
     (RESPONSES, {"stream": True, "stream_options": {"include_usage": True}}, "stream_options.include_usage"),
     (RESPONSES, {"stream_options": {}}, None),
+    (RESPONSES, {"background": True, "stream": True}, "stream"),
+    (RESPONSES, {"background": True, "store": False}, "store"),
+    (RESPONSES, {"background": "yes"}, "background"),
     (RESPONSES, {"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format"),
     (RESPONSES, {"metadata": {"a": 1}}, "metadata.a"),
 ]

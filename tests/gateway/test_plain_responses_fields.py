@@ -9,7 +9,9 @@ from tests.gateway.openapi import Published
 from tests.gateway.test_plain_responses import BODY, POLICY, RESPONSES, TOOL
 
 WRONG: list[tuple[dict[str, Any], str | None]] = [
-    ({"background": True}, "background"),
+    ({"background": True, "stream": True}, "stream"),
+    ({"background": True, "store": False}, "store"),
+    ({"background": 1}, "background"),
     ({"context_management": [{"type": "compaction"}]}, "context_management"),
     ({"conversation": "conv_1"}, "conversation"),
     ({"max_tool_calls": 1}, "max_tool_calls"),
