@@ -198,8 +198,10 @@ class Invoker:
             outcome = _Outcome("failed", None, f"{error.code}: {error}", error.calls, error.code)
             raise
         except asyncio.CancelledError:
-            error = "shutting_down: the gateway was shut down" if self._shut_down else "the client went away"
-            outcome = _Outcome("cancelled", "".join(text), error, code="cancelled")
+            why = "the client went away, or cancelled it"
+            if self._shut_down:
+                why = "shutting_down: the gateway was shut down"
+            outcome = _Outcome("cancelled", "".join(text), why, code="cancelled")
             raise
         finally:
             recorded.set_result(await self._record(invocation, outcome))

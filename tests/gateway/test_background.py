@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai.types.responses import Response
 
+from feedback.outbox import OutboxError
 from feedback.quota import Quota
 from gateway.limits.config import LimitsConfig
 from tests.gateway.conftest import AGENT, QUESTION, TEXT, World, until
@@ -236,7 +237,8 @@ async def _refused(world: World, **more: Any) -> openai.RateLimitError:
 @pytest.mark.parametrize("limit", ["max_background", "max_concurrent", "replica_limit"])
 async def test_beyond_a_limit_it_is_refused_at_once_and_its_end_makes_room(world: World, limit: str) -> None:
     world.vllm.seconds_per_chunk = 30
-    async with world.running(**{limit: 1}):
+    only_one: dict[str, Any] = {limit: 1}
+    async with world.running(**only_one):
         response = await begun(world)
         assert (await _refused(world, background=True)).code == "too_many_requests"
         if limit == "max_concurrent":
@@ -290,6 +292,25 @@ async def test_what_the_store_cannot_tell_of_is_refused_and_ended(live: World, m
     store.close()
     live.vllm.seconds_per_chunk = 0.001
     assert (await live.http().post(RESPONSES, json=body)).status_code == 200
+
+
+@both
+async def test_what_could_not_be_recorded_is_lost(
+    live: World, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    async def full(_event: object) -> None:
+        raise OutboxError("no space left")
+
+    assert live.gateway is not None
+    for name in ("append", "append_encoded"):
+        monkeypatch.setattr(live.gateway.delivery, name, full)
+    background = live.gateway.background
+    response = await live.openai().responses.create(model=model, input=TEXT, background=True)
+    await until(lambda: not background._tasks)
+    assert not background._landing  # nobody holds it any more
+    held_until(live, 2020)
+    lost = await live.openai().responses.retrieve(response.id)
+    assert lost.status == "failed" and lost.error and "Send the request again" in lost.error.message
 
 
 async def test_of_what_is_not_recorded_there_is_none(world: World, published: Published) -> None:
