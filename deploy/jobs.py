@@ -25,7 +25,10 @@ from deploy.process import Program
 from deploy.settings import Settings
 
 _POLL_SECONDS = 0.3
-_SHOWN = {"reward": "reward", "loss": "loss"}  # with these a line has 80 columns; the others are in progress.jsonl
+_SHOWN = {
+    "reward": "reward",
+    "loss": "loss",
+}  # with these a line has 80 columns; the others are in progress.jsonl
 
 
 class TrainerError(FlywheelError):

@@ -89,16 +89,21 @@ class Edge:
             ):  # else the server closes the connection, and the client sees that the answer is cut short
                 await internal_error(request_id).response()(scope, receive, send_with_ids)
         finally:
-            if (lasting := state.get("lasting")) is not None:
-                lasting.add_done_callback(self._left)
-            else:
-                self._running -= admitted
-            if not state.get("passed_on"):
-                route = scope["path"] if is_model else getattr(scope.get("route"), "path", "other")
-                self._telemetry.http_finished(scope["method"], route, status, time.perf_counter() - arrived)
+            if admitted:
+                self._leave(state.get("lasting"))
+            self._count(scope, status, time.perf_counter() - arrived)
 
-    def _left(self, _task: asyncio.Task[None]) -> None:
-        self._running -= 1
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        path = scope["path"]
+        if not scope["state"].get("passed_on"):
+            route = path if path in _ID_PREFIXES else getattr(scope.get("route"), "path", "other")
+            self._telemetry.http_finished(scope["method"], route, status, seconds)
+
+    def _leave(self, lasting: asyncio.Task[None] | None) -> None:
+        if lasting is None:
+            self._running -= 1
+        else:
+            lasting.add_done_callback(lambda _: self._leave(None))
 
     def _head_refusal(self, scope: Scope) -> ApiError | None:
         size = len(scope["raw_path"]) + len(scope["query_string"])
