@@ -1,7 +1,8 @@
 """The demo's employees: a script that knows the gold, and asks, rates and corrects through the public API only.
 
-What it imitates: people rate an answer by looking at what it returns. Few can write SQL; more know what the right
-result is; some only shake their heads. One rating in ten is wrong. Some questions are asked by two people.
+What it imitates: people ask about their own work, and rate an answer by looking at what it returns. In one of two
+departments somebody can write SQL; more people know what the right result is; some only shake their heads. One rating
+in ten is wrong. Some questions are asked by two people.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ from trainer.rewards import Scorer
 
 ERROR_RATE = 0.10  # of ratings
 SECOND_OPINION = 0.15  # of questions are asked by two employees
-WRITES_SQL = 0.20  # of wrong answers are corrected with SQL
-KNOWS_RESULT = 0.70  # … with the rows that a right answer returns; the rest are only rated down
-NAMES = ("amara", "bruno", "chen", "dalia", "emil", "fatou")
+CORRECTS = 0.90  # of wrong answers are corrected, with the rows that a right one returns; the rest are only rated down
+WRITES_SQL = 0.40  # … with SQL instead, in a department where somebody can
+DEPARTMENTS = (("amara", "bruno", "chen"), ("dalia", "emil", "fatou"))  # in the first somebody writes SQL
+NAMES = tuple(name for department in DEPARTMENTS for name in department)
 _MOST_ROWS = 60  # nobody types more into a correction
 CONCURRENCY = 16  # what vLLM generates at once by default
 
@@ -34,7 +36,7 @@ class Visit:
     question: Question
     employee: str
     mistaken: bool
-    means: float  # below WRITES_SQL: writes SQL; below WRITES_SQL + KNOWS_RESULT: knows the rows
+    means: float  # below WRITES_SQL: writes SQL, where somebody can; below CORRECTS: knows the rows
     other: Question  # whose answer a mistaken employee gives
 
 
@@ -42,9 +44,11 @@ def plan(questions: Sequence[Question], seed: int) -> list[Visit]:
     """Who asks what, and who errs how."""
     generator = random.Random(seed)  # a simulation
     shuffled = generator.sample(list(questions), len(questions))
+    kinds = list(dict.fromkeys(question.template for question in shuffled))
+    asks = {kind: DEPARTMENTS[index % len(DEPARTMENTS)] for index, kind in enumerate(kinds)}
     visits = []
     for question in shuffled:
-        people = generator.sample(NAMES, 2 if generator.random() < SECOND_OPINION else 1)
+        people = generator.sample(asks[question.template], 2 if generator.random() < SECOND_OPINION else 1)
         for employee in people:
             mistaken, means = generator.random() < ERROR_RATE, generator.random()
             visits.append(Visit(question, employee, mistaken, means, generator.choice(shuffled)))
@@ -61,14 +65,15 @@ def rating(visit: Visit, text: str, production: Database) -> dict[str, Any]:
         return {"value": True}  # did not look closely
     if visit.mistaken:
         reference = gold(visit.other)  # mixed two questions up
-    correction = _correction(visit.means, reference, production)
+    correction = _correction(visit, reference, production)
     return {"value": False, **({"correction": correction} if correction else {})}
 
 
-def _correction(means: float, reference: dict[str, str], production: Database) -> dict[str, Any] | None:
-    if means >= WRITES_SQL + KNOWS_RESULT:
+def _correction(visit: Visit, reference: dict[str, str], production: Database) -> dict[str, Any] | None:
+    if visit.means >= CORRECTS:
         return None
-    if means < WRITES_SQL or "refusal" in reference:  # to say that there is no answer takes no SQL
+    writes = visit.employee in DEPARTMENTS[0] and visit.means < WRITES_SQL
+    if writes or "refusal" in reference:  # to say that there is no answer takes no SQL
         return dict(reference)
     rows = production.query(reference["sql"]).rows
     return {"rows": [list(row) for row in rows]} if len(rows) <= _MOST_ROWS else None

@@ -9,7 +9,8 @@ import pytest
 from openai import NotFoundError
 
 from deploy.employees import (
-    KNOWS_RESULT,
+    CORRECTS,
+    DEPARTMENTS,
     NAMES,
     SECOND_OPINION,
     WRITES_SQL,
@@ -26,7 +27,7 @@ from tools.sql import Database, same_rows
 TRAIN = questions("train")
 ANSWERABLE = [question for question in TRAIN if question.sql is not None]
 UNANSWERABLE = [question for question in TRAIN if question.sql is None]
-WRITES, KNOWS, SHRUGS = 0.0, WRITES_SQL, WRITES_SQL + KNOWS_RESULT
+WRITES, KNOWS, SHRUGS = 0.0, WRITES_SQL, CORRECTS
 
 
 @pytest.fixture
@@ -58,6 +59,20 @@ def test_every_question_is_asked_and_some_by_two_different_people():
     assert set(asked.values()) == {1, 2}
     assert len({(visit.question.id, visit.employee) for visit in visits}) == len(visits)
     assert {visit.employee for visit in visits} == set(NAMES)
+
+
+def test_a_kind_of_question_is_one_departments_and_only_one_of_the_departments_writes_sql(
+    production: Database,
+):
+    asking: dict[str, set[str]] = {}
+    for asked in plan(TRAIN, 0):
+        asking.setdefault(asked.question.template, set()).add(asked.employee)
+    assert all(any(people <= set(department) for department in DEPARTMENTS) for people in asking.values())
+    forms = {}
+    for department in DEPARTMENTS:
+        asked = Visit(ANSWERABLE[0], department[0], mistaken=False, means=WRITES, other=ANSWERABLE[-1])
+        forms[department[0]] = list(rating(asked, wrong(asked.question), production)["correction"])
+    assert list(forms.values()) == [["sql"], ["rows"]]
 
 
 def test_about_one_rating_in_ten_is_mistaken_and_the_draws_are_as_often_as_they_say():
