@@ -81,18 +81,26 @@ def test_only_answers_can_be_imitated_rows_say_what_is_right_and_not_how_to_say_
     assert [task.reference for task in demonstrations(tasks)] == [{"sql": "SELECT 1"}, {"refusal": "no"}]
 
 
-def test_what_the_base_model_said_by_itself_is_rewarded_and_not_imitated(tmp_path: Path):
+def test_the_queries_of_the_base_model_itself_are_rewarded_and_not_imitated(tmp_path: Path):
     said = [
         sample(0, {"sql": "SELECT 0"}, corrected=False),
         sample(1, {"sql": "SELECT 1"}),
         sample(2, {"sql": "SELECT 2"}, corrected=False, policy="sql-analyst@d1g357"),
-        sample(3, {"refusal": "none"}, corrected=False),
-        sample(4, {"refusal": "none"}),
     ]
     save(Curated(tuple(said), Counter()), tmp_path / "set.jsonl")
     tasks = from_samples(tmp_path / "set.jsonl")
-    assert [task.id for task in tasks] == ["t0", "t1", "t2", "t3", "t4"]
-    assert [task.id for task in demonstrations(tasks)] == ["t1", "t2", "t4"]
+    assert [task.id for task in tasks] == ["t0", "t1", "t2"]
+    assert [task.id for task in demonstrations(tasks)] == ["t1", "t2"]
+
+
+def test_of_the_base_models_refusals_a_share_is_imitated_and_every_one_that_a_person_wrote(tmp_path: Path):
+    own = [sample(number, {"refusal": "none"}, corrected=False) for number in range(8)]
+    written = [sample(number, {"refusal": "no"}) for number in range(8, 18)]
+    queries = [sample(number, {"sql": "SELECT 1"}) for number in range(18, 28)]
+    save(Curated((*own, *written, *queries), Counter()), tmp_path / "set.jsonl")
+    tasks = from_samples(tmp_path / "set.jsonl")
+    assert len(tasks) == 28
+    assert [task.id for task in demonstrations(tasks)] == [f"t{n}" for n in (0, 1, 2, *range(8, 28))]
 
 
 def test_a_data_set_without_any_answer_to_imitate_is_refused_with_what_to_do(tmp_path: Path):
