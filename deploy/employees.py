@@ -44,8 +44,12 @@ def plan(questions: Sequence[Question], seed: int) -> list[Visit]:
     """Who asks what, and who errs how."""
     generator = random.Random(seed)  # a simulation
     shuffled = generator.sample(list(questions), len(questions))
-    kinds = list(dict.fromkeys(question.template for question in shuffled))
-    asks = {kind: DEPARTMENTS[index % len(DEPARTMENTS)] for index, kind in enumerate(kinds)}
+    kinds = {
+        question.template: question.level for question in shuffled
+    }  # dealt out so that both ask easy and hard
+    asks = {
+        kind: DEPARTMENTS[n % len(DEPARTMENTS)] for n, kind in enumerate(sorted(kinds, key=kinds.__getitem__))
+    }
     visits = []
     for question in shuffled:
         people = generator.sample(asks[question.template], 2 if generator.random() < SECOND_OPINION else 1)
