@@ -131,7 +131,7 @@ class Apart:
     async def close(self) -> None:
         """Have what was appended written, and delivered as far as the time allows."""
         self._closed = True
-        self._transport.write_eof()
+        self._say_the_end()
         try:
             await asyncio.wait_for(asyncio.shield(self._overseeing), _END_SECONDS)
         except TimeoutError:
@@ -145,15 +145,16 @@ class Apart:
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                __name__,
-                str(theirs.fileno()),
-                *self._arguments,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # Ctrl-C is for the gateway, which closes the socket when it has ended
-            )
+            command = (sys.executable, "-m", __name__, str(theirs.fileno()), *self._arguments)
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *command,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # Ctrl-C is for the gateway, which closes the socket when it has ended
+                )
+            except OSError as error:
+                ours.close()
+                raise OutboxError(f"the delivery process cannot be started: {error}") from error
         loop = asyncio.get_running_loop()
         self._transport, self._link = await loop.create_unix_connection(lambda: _Link(self._told), sock=ours)
         try:
@@ -211,7 +212,11 @@ class Apart:
                 if failed:  # the first time it may just have been killed again
                     self._refuse(str(error))
                 await asyncio.sleep(_RESTART_SECONDS)
-        if self._closed and not self._link.lost.is_set():
+        if self._closed:
+            self._say_the_end()
+
+    def _say_the_end(self) -> None:
+        if not self._link.lost.is_set():
             self._transport.write_eof()
 
 
@@ -277,9 +282,7 @@ async def _take(reader: asyncio.StreamReader, here: Here, tell: Callable[[int, i
                 if asks:
                     await here.check()
                 else:
-                    here.write(
-                        bodies
-                    )  # blocks: there is nothing else to do here but to move what was written
+                    here.write(bodies)  # blocks; what was written can be moved a moment later
             except OutboxError as error:
                 reason = str(error)
             tell(len(bodies), here.failures, reason)
