@@ -65,6 +65,21 @@ class TestApart(DeliveryContract):
             await delivery.append(rating("later"))
         assert "later" in [found.request_id for found in store.ratings(tenant="default")]
 
+    async def test_while_no_process_can_be_started_events_are_refused_and_then_taken_again(
+        self, opened, store, monkeypatch
+    ):
+        async def no_more(*_command, **_options):
+            raise OSError("no more processes")
+
+        async with opened() as delivery:
+            with monkeypatch.context() as patched:
+                patched.setattr(asyncio, "create_subprocess_exec", no_more)
+                os.kill(delivery._process.pid, signal.SIGKILL)
+                with pytest.raises(OutboxError, match="no more processes"):
+                    await delivery.append(rating("early"))
+            await delivery.append(rating("later"))
+        assert [found.request_id for found in store.ratings(tenant="default")] == ["later"]
+
     async def test_signals_for_all_do_not_end_it_before_the_gateway(self, opened, store):
         async with opened() as delivery:
             delivery._process.send_signal(signal.SIGTERM)
