@@ -63,14 +63,18 @@ class Here(Outbox):
 
 
 @asynccontextmanager
-async def delivering(path: Path, max_bytes: int | None, bus: Bus) -> AsyncIterator[Here]:
-    """Deliver from this process. What the last run has left behind is there when it begins, and tried for at its end.
+async def delivering(
+    path: Path, max_bytes: int | None, bus: Bus, *, drain: bool = True
+) -> AsyncIterator[Here]:
+    """Deliver from this process. What is left at its end is tried for.
 
-    Raises `OutboxError`, and `BusError` where what is left cannot be delivered.
+    `drain`: what the last run has left behind is in the store when it begins. Raises `OutboxError`, and `BusError`
+    where it cannot be delivered.
     """
     here = Here(path, max_bytes, bus)
     try:
-        await here.relay.drain()  # policy changes of the last run must be in the store before it is read
+        if drain:
+            await here.relay.drain()  # policy changes of the last run must be in the store before it is read
         moving = asyncio.create_task(here.relay.run(), name="relay")
         moving.add_done_callback(_tell)
         try:

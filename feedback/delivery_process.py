@@ -1,16 +1,17 @@
-"""Delivery in a process of its own: `python -m feedback.delivery_process FD OUTBOX MAX_BYTES STORE_URL`.
+"""Delivery in a process of its own: `python -m feedback.delivery_process FD OUTBOX MAX_BYTES STORE_URL DRAIN`.
 
 Writing to the disk, and moving what was written, takes as long as answering a small request does. In the gateway's own
 process that is taken from its answers, since Python runs one thread at a time; here it is another core's.
 
 On the socket between them, the gateway sends records: length (32 bits, big-endian) and bytes, an empty one being the
 question whether events are taken. Lines come back, in the order of the records: how many of them, how often the relay
-has failed so far, and what was wrong, nothing when they are on the disk. The first line is about none: it comes when
-events are taken, or says why they are not.
+of this process has failed, and what was wrong, nothing when they are on the disk. The first line is about none: it
+comes when events are taken (`DRAIN` 1: and what the last run left is in the store), or says why they are not.
 """
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import struct
@@ -87,6 +88,9 @@ class Apart:
         self._failures = 0  # of the process that runs
         self._failures_before = 0
         self._confirmed = 0
+        self._given: _Link | None = (
+            None  # to whom all that was unconfirmed has been given; who gets what comes up
+        )
         self._closed = False
 
     @property
@@ -124,13 +128,23 @@ class Apart:
 
     async def open(self) -> None:
         """Return when events are taken, and what the last run has left is in the store. Raises `OutboxError`."""
-        await self._start()
-        self._reader = Reader(self._path)
+        await self._start(drain=True)
         self._overseeing = asyncio.create_task(self._oversee(), name="delivery")
+        self._overseeing.add_done_callback(self._stopped)
+        try:
+            self._reader = Reader(self._path)
+        except OutboxError:
+            await self._end()
+            raise
 
     async def close(self) -> None:
         """Have what was appended written, and delivered as far as the time allows."""
+        await self._end()
+        self._reader.close()
+
+    async def _end(self) -> None:
         self._closed = True
+        self._send()
         self._say_the_end()
         try:
             await asyncio.wait_for(asyncio.shield(self._overseeing), _END_SECONDS)
@@ -138,38 +152,57 @@ class Apart:
             _log.warning(
                 "the delivery process does not end, and is killed; what it has taken is in the outbox"
             )
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                self._process.kill()
             await self._overseeing
-        self._reader.close()
 
-    async def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = (sys.executable, "-m", __name__, str(theirs.fileno()), *self._arguments)
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *command,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,  # Ctrl-C is for the gateway, which closes the socket when it has ended
-                )
-            except OSError as error:
-                ours.close()
-                raise OutboxError(f"the delivery process cannot be started: {error}") from error
-        loop = asyncio.get_running_loop()
-        self._transport, self._link = await loop.create_unix_connection(lambda: _Link(self._told), sock=ours)
+    async def _start(self, *, drain: bool) -> None:
+        try:
+            ours = await self._spawn(drain=drain)
+            loop = asyncio.get_running_loop()
+            made = await loop.create_unix_connection(lambda: _Link(self._told), sock=ours)
+        except OSError as error:
+            raise OutboxError(f"the delivery process cannot be started: {error}") from error
+        self._transport, self._link = made
         try:
             await self._link.begun
         except OutboxError:
             await self._process.wait()
             raise
         self._unsent.clear()
-        self._transport.writelines(_frames(self._unconfirmed))
+        self._transport.write(b"".join(_frames(self._unconfirmed)))
+        self._given = self._link
+
+    async def _spawn(self, *, drain: bool) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arguments = (str(theirs.fileno()), *self._arguments, str(int(drain)))
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", __name__, *arguments),
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # Ctrl-C is for the gateway, which closes the socket when it has ended
+                )
+            except OSError:
+                ours.close()
+                raise
+        return ours
+
+    @property
+    def _reached(self) -> bool:
+        return self._given is self._link and not self._link.lost.is_set()
 
     def _send(self) -> None:
         # To a process that has died, or has not begun, nothing is sent: the next is given all that is unconfirmed.
-        if self._link.begun.done() and not self._link.lost.is_set():
+        if self._reached and self._unsent:
             self._transport.write(b"".join(_frames(self._unsent)))
         self._unsent.clear()
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        if task.exception() is not None:  # a defect; nobody may wait for ever
+            _log.critical("delivery has stopped: restart the gateway", exc_info=task.exception())
+            self._closed = True
+            self._refuse("delivery has stopped: restart the gateway")
 
     def _told(self, count: int, failures: int, reason: str) -> None:
         self._failures = failures
@@ -205,7 +238,7 @@ class Apart:
             if self._closed:
                 break
             try:
-                await self._start()
+                await self._start(drain=False)  # whatever is left waits: events must be taken again at once
                 break
             except OutboxError as error:
                 _log.error("the delivery process does not start: %s", error)
@@ -216,7 +249,7 @@ class Apart:
             self._say_the_end()
 
     def _say_the_end(self) -> None:
-        if not self._link.lost.is_set():
+        if self._reached:
             self._transport.write_eof()
 
 
@@ -246,7 +279,9 @@ def _settle(record: _Record, reason: str) -> None:
         record.done.set_result(None)
 
 
-async def _serve(link: socket.socket, path: Path, max_bytes: int | None, store_url: str) -> None:
+async def _serve(
+    link: socket.socket, path: Path, max_bytes: int | None, store_url: str, *, drain: bool
+) -> None:
     """Take records until the other end is closed, then deliver what is left."""
     reader, writer = await asyncio.open_unix_connection(sock=link, limit=_READ_BYTES)
     bus = ProcessBus(store_url)
@@ -256,7 +291,7 @@ async def _serve(link: socket.socket, path: Path, max_bytes: int | None, store_u
             writer.write(f"{count} {failures} {' '.join(reason.split())}\n".encode())
 
     try:
-        async with delivering(path, max_bytes, bus) as here:
+        async with delivering(path, max_bytes, bus, drain=drain) as here:
             tell(0, 0)
             telling = asyncio.create_task(_tell_failures(here, tell))
             try:
@@ -311,13 +346,16 @@ def _whole(received: bytearray) -> list[bytes]:
     return records
 
 
-def main(link: str, path: str, max_bytes: str, store_url: str) -> int:
+def main(link: str, path: str, max_bytes: str, store_url: str, drain: str) -> int:
     """Deliver until the gateway closes its end, or is gone."""
+    os.set_inheritable(int(link), False)  # noqa: FBT003  # else the collector holds it open when this process is killed
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):  # the gateway's to follow: it may have more to send
         signal.signal(number, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(socket.socket(fileno=int(link)), Path(path), int(max_bytes) or None, store_url))
+        most = int(max_bytes) or None
+        serve = _serve(socket.socket(fileno=int(link)), Path(path), most, store_url, drain=drain == "1")
+        runner.run(serve)
     return 0
 
 

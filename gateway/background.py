@@ -25,7 +25,7 @@ from gateway.pool import Pool
 from gateway.records import Records
 from gateway.stored_responses import StoredResponses
 
-HOLD = timedelta(seconds=10)  # then its worker is taken for dead
+HOLD = timedelta(seconds=60)  # then its worker is taken for dead
 KEEP = timedelta(days=1)  # so long it can be looked up that a response was lost, at least
 _RENEW_SECONDS = 1.0
 _CANCEL_SECONDS, _LOOK_SECONDS = 5.0, 0.1
@@ -49,7 +49,7 @@ class Background:
         self._responses = responses
         self._records = records
         self._pool = pool
-        self._most = most
+        self._most = max(1, most)
         self._stops: dict[str, asyncio.Event] = {}  # by id, of what has been begun and is not over
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._landing: set[str] = set()  # over and recorded, and maybe not in the store yet

@@ -236,7 +236,7 @@ class GatewayConfig(BaseModel):
 
     @model_validator(mode="after")
     def _each_worker_has_its_share(self) -> "GatewayConfig":
-        for name in ("max_background", "max_concurrent", "replica_limit"):
+        for name in ("max_concurrent", "replica_limit"):
             if getattr(self, name) < self.processes:
                 raise ValueError(f"{name}: {self.processes} workers share it, so at least {self.processes}")
         if self.outbox_max_bytes is not None and self.outbox_max_bytes < _LEAST_OUTBOX * self.processes:

@@ -72,8 +72,9 @@ class StoredResponses:
 
     def _recorded(self, response_id: str, tenant: str) -> RequestFinished | None:
         event = self._records.find(response_id, tenant)
-        found = event is not None and event.turn is not None and event.metadata.get("store") != "false"
-        return event if found else None
+        if event is None or event.turn is None or event.turn.parameters.get("store") is False:
+            return None
+        return event
 
 
 def _in_progress(response_id: str) -> ApiError:

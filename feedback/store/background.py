@@ -10,6 +10,8 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, insert, or_, s
 from feedback.store.store import Store
 from feedback.store.tables import background_responses, requests
 
+_AT_ONCE = 1_000  # ids in one statement: databases have a limit
+
 
 class Unfinished(NamedTuple):
     """A response as its client was first told of it. `lost`: whoever made it holds it no more, for it has died."""
@@ -62,12 +64,18 @@ class BackgroundResponses:
     def renew(self, response_ids: Collection[str]) -> dict[str, bool]:
         """Hold these for longer. Those that have not landed yet, each with whether it is to be cancelled."""
         c, now = background_responses.c, datetime.now(UTC)
-        held = c.response_id.in_(response_ids)
+        left: dict[str, bool] = {}
         with self._store.writing() as connection:
             self._sweep(connection, now)
-            connection.execute(update(background_responses).where(held).values(held_until=now + self._hold))
-            rows = connection.execute(select(c.response_id, c.cancel).where(held))
-            return {row.response_id: row.cancel for row in rows}
+            ids = sorted(response_ids)
+            for start in range(0, len(ids), _AT_ONCE):
+                held = c.response_id.in_(ids[start : start + _AT_ONCE])
+                connection.execute(
+                    update(background_responses).where(held).values(held_until=now + self._hold)
+                )
+                rows = connection.execute(select(c.response_id, c.cancel).where(held))
+                left |= {row.response_id: row.cancel for row in rows}
+        return left
 
     def _sweep(self, connection: Connection, now: datetime) -> None:
         c, r = background_responses.c, requests.c

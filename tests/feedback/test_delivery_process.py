@@ -9,14 +9,14 @@ from functools import partial
 import psutil
 import pytest
 
-from feedback.delivery_process import _LENGTH, Apart, delivering_apart
-from feedback.outbox import OutboxError
+from feedback.delivery_process import _LENGTH, Apart, _Link, _Record, delivering_apart
+from feedback.outbox import OutboxError, encoded
 from tests.contracts.delivery import DeliveryContract, busy, until
 from tests.contracts.samples import rating, request
 
 
 def changed(delivery: Apart, pid: int) -> bool:
-    return delivery._process.pid != pid
+    return delivery._process.pid != pid and delivery._reached
 
 
 class TestApart(DeliveryContract):
@@ -80,18 +80,58 @@ class TestApart(DeliveryContract):
             await delivery.append(rating("later"))
         assert [found.request_id for found in store.ratings(tenant="default")] == ["later"]
 
+    async def test_while_the_store_takes_nothing_a_killed_process_is_replaced_all_the_same(
+        self, opened, stop, store
+    ):
+        async with opened() as delivery:
+            start = stop()
+            await delivery.append(request("r1"))
+            os.kill(delivery._process.pid, signal.SIGKILL)
+            await delivery.append(request("r2"))
+            start()
+        assert [found.request_id for found in store.requests(tenant="default")] == ["r1", "r2"]
+
+    async def test_what_comes_up_as_a_process_begins_is_given_to_it_once(
+        self, opened, folder, store, monkeypatch
+    ):
+        """Records are confirmed by their number: were one sent twice, the next would be confirmed before its time."""
+        received = _Link.data_received
+        beside: list[_Record] = []
+
+        def with_company(link: _Link, data: bytes) -> None:
+            """An append in the very turn of the event loop in which the process says that it has begun."""
+            if not link.begun.done():
+                record = _Record(encoded(rating("beside")), asyncio.get_running_loop().create_future())
+                for queue in (delivery._unconfirmed, delivery._unsent, beside):
+                    queue.append(record)
+                asyncio.get_running_loop().call_soon(delivery._send)
+            received(link, data)
+
+        async with opened() as delivery:
+            monkeypatch.setattr(_Link, "data_received", with_company)
+            os.kill(delivery._process.pid, signal.SIGKILL)
+            await until(lambda: bool(beside))
+            await beside[0].done
+            with busy(folder / "outbox.db"):
+                waiting = asyncio.create_task(delivery.append(rating("after")))
+                await asyncio.sleep(0.3)
+                assert not waiting.done()
+            await waiting
+        assert [found.request_id for found in store.ratings(tenant="default")] == ["beside", "after"]
+
     async def test_signals_for_all_do_not_end_it_before_the_gateway(self, opened, store):
         async with opened() as delivery:
+            pid = delivery._process.pid
             delivery._process.send_signal(signal.SIGTERM)
             delivery._process.send_signal(signal.SIGINT)
             await delivery.append(rating())
+            assert delivery._process.pid == pid
         assert store.counts()["ratings"] == 1
 
     async def test_an_end_leaves_no_process_behind(self, opened):
         async with opened() as delivery:
             await delivery.append(rating())
             left = psutil.Process(delivery._process.pid)
-            family = [left, *left.children()]
             await until(lambda: len(left.children()) == 1)
             family = [left, *left.children()]
         assert psutil.wait_procs(family, timeout=10)[1] == []
@@ -108,7 +148,7 @@ def test_who_is_left_by_its_gateway_delivers_what_it_was_given_and_ends_without_
     ]
     with ours, theirs:
         process = subprocess.Popen(
-            [*command, "0", f"sqlite:///{tmp_path}/store.db"],
+            [*command, "0", f"sqlite:///{tmp_path}/store.db", "1"],
             pass_fds=(theirs.fileno(),),
             stderr=subprocess.PIPE,
         )

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -92,9 +93,11 @@ async def test_whatever_was_answered_or_acknowledged_survives_every_kill_and_is_
 
 def _delivering(pid: int) -> list[psutil.Process]:
     """The delivery processes of a gateway, and their collectors."""
-    return [
-        child for child in psutil.Process(pid).children(recursive=True) if "feedback." in child.cmdline()[2]
-    ]
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a zombie is one, too
+            found += [child] if any("feedback." in word for word in child.cmdline()) else []
+    return found
 
 
 async def _work(session: aiohttp.ClientSession, told: Told, number: int) -> None:

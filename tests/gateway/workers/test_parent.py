@@ -172,7 +172,6 @@ def test_an_address_that_is_reserved_is_the_workers_and_nobody_elses() -> None:
         ({"workers": -1}, "greater than or equal to 0"),
         ({"workers": MOST_WORKERS + 1}, f"less than or equal to {MOST_WORKERS}"),
         ({"workers": 3, "max_concurrent": 2}, "max_concurrent: 3 workers share it, so at least 3"),
-        ({"workers": 3, "max_background": 2}, "max_background: 3 workers share it"),
         ({"workers": 3, "replica_limit": 2}, "replica_limit: 3 workers share it"),
         ({"workers": 3, "outbox_max_bytes": 20_000}, "outbox_max_bytes: 3 workers share it"),
     ],
