@@ -45,7 +45,7 @@ def serve(config: GatewayConfig, listener: socket.socket, place: Place | None = 
     # minute under load. Requests make few cycles, so that the young need not be looked through every few requests.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    # So long the outbox's writer may have to wait for the interpreter, several times a group: answers wait for it.
+    # So long the event loop may have to wait for the interpreter while a thread searches or looks something up.
     sys.setswitchinterval(0.0005)
     with listener:
         server.run(sockets=[listener])
