@@ -39,6 +39,7 @@ class TestApart(DeliveryContract):
     async def test_a_process_that_was_killed_is_replaced_and_nobody_notices(self, opened, store):
         async with opened() as delivery:
             for number in range(4):
+                await until(lambda: delivery._reached)
                 appending = [
                     asyncio.create_task(delivery.append(rating(f"r{number}-{n}"))) for n in range(50)
                 ]

@@ -25,7 +25,7 @@ _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/chat/completions", {"model": BASE, "messages": QUESTION}),
 )
 _ENDS = (b'"finish_reason":"stop"', b"event: response.completed")
-_KILLS, _CLIENTS, _SEED = 8, 12, 20_261_123
+_KILLS, _CLIENTS, _SEED = 6, 12, 20_261_123
 _GONE_SECONDS = 30
 
 
