@@ -116,6 +116,7 @@ def _config(folder: Path) -> Path:
         knowledge=ROOT / "domains" / "insurance" / "knowledge.toml",
         store_url=_store_url(folder),
         outbox_path=folder / "outbox.db",
+        delivery_process=True,
     )
     path = folder / "gateway.json"
     path.write_text(json.dumps(config.model_dump(mode="json")))

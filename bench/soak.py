@@ -234,6 +234,7 @@ def _config(folder: Path, vllm_url: str) -> GatewayConfig:
         knowledge=ROOT / "domains" / "insurance" / "knowledge.toml",
         store_url=_store_url(folder),
         outbox_path=folder / "outbox.db",
+        delivery_process=True,
     )
 
 
