@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from feedback.events import ModelCall, RequestFinished
-from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, disk_busy, sse, until
+from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, client_that_leaves, disk_busy, sse, until
 from tests.gateway.fake_vllm import BASE, FakeVllm, answer_of, logprob_of, prompt_of, token_of
 
 CHAT = "/v1/chat/completions"
@@ -222,16 +222,7 @@ async def test_the_answer_is_complete_only_when_it_is_on_the_disk(live: World, s
 async def test_a_client_that_leaves_cancels_the_generation_and_that_is_recorded(
     live: World, stream: bool
 ) -> None:
-    live.vllm.seconds_per_chunk = 0.1
-    body = {**GOOD, "stream": stream}
-    request = asyncio.create_task(live.http().post(CHAT, json=body, headers={"x-episode-id": "gone"}))
-    await until(lambda: live.vllm.running)
-    await asyncio.sleep(0.25)
-    request.cancel()
-    await until(lambda: live.vllm.aborted == 1)
-    async with live.store() as store:
-        await until(lambda: list(store.requests(tenant="default", episode_id="gone")))
-        (event,) = store.requests(tenant="default", episode_id="gone")
+    event = await client_that_leaves(live, CHAT, {**GOOD, "stream": stream})
     assert event.status == "cancelled" and event.error
     if stream:  # what comes in one piece comes at the end: of an answer that was cut nothing is known
         (call,) = event.calls
