@@ -8,7 +8,16 @@ import httpx
 import pytest
 
 from feedback.events import ModelCall, RequestFinished
-from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, client_that_leaves, disk_busy, sse, until
+from tests.gateway.conftest import (
+    AGENT,
+    BASE_POLICY,
+    QUESTION,
+    World,
+    client_that_leaves,
+    disk_busy,
+    sse,
+    until,
+)
 from tests.gateway.fake_vllm import BASE, FakeVllm, answer_of, logprob_of, prompt_of, token_of
 
 CHAT = "/v1/chat/completions"
