@@ -108,11 +108,10 @@ class Sampler:
             if not waiting.answer.cancelled():
                 waiting.answer.set_result(call)
 
-    def encode(self, request: ModelRequest) -> list[int]:
+    def encode(self, chat: list[dict[str, str]]) -> list[int]:
         """The prompt's token ids, by the model's own chat template."""
-        messages = [message.model_dump() for message in request.messages]
         ids = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+            chat, add_generation_prompt=True, tokenize=True, return_dict=True
         )
         return list(ids["input_ids"])
 
@@ -120,7 +119,10 @@ class Sampler:
     def generate(self, requests: Sequence[ModelRequest]) -> list[ModelCall]:
         """One completion for each request, sampled as one batch."""
         started = time.perf_counter()
-        encoded = {request.messages: self.encode(request) for request in requests}
+        encoded = {
+            request.messages: self.encode([message.model_dump() for message in request.messages])
+            for request in requests
+        }
         prompts = [encoded[request.messages] for request in requests]
         rows = _Rows(requests, self._tokenizer, self._grammars)
         logits, prefix = self._prefill(prompts)
