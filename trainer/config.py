@@ -28,7 +28,7 @@ class Supervised(_Section):
 class Grpo(_Section):
     """Group-relative policy optimisation: no length normalisation (`dr_grpo`), clip-higher, no KL term."""
 
-    steps: int = Field(76, ge=1)
+    steps: int = Field(64, ge=1)
     prompts_per_step: int = Field(
         4, ge=1, description="Few, and many steps: they learn faster than the reverse."
     )
@@ -36,7 +36,7 @@ class Grpo(_Section):
     rehearsed: int = Field(
         4, ge=0, description="Demonstrations imitated again in each step, lest they be forgotten."
     )
-    learning_rate: float = Field(1.5e-4, gt=0, description="Constant after two warm-up steps.")
+    learning_rate: float = Field(2e-4, gt=0, description="Constant after two warm-up steps.")
     temperature: float = Field(
         1.15, gt=0, description="Above 1, so that a start that knows its corrections by heart explores."
     )
