@@ -250,7 +250,6 @@ def train(
         rehearsal = rehearsals(known, at_once=min(config.rehearsed, len(known)), seed=seed)
 
     def roll(prompts: list[list[dict[str, str]]], _: GRPOTrainer) -> dict[str, list[Any]]:
-        sampler.refresh()
         asked = [
             Task(id=str(index), messages=tuple(Message(**message) for message in prompt), reference={})
             for index, prompt in enumerate(prompts)
