@@ -41,7 +41,7 @@ up: $(READY)  ## Start vLLM and the gateway
 	$(BIN)/flywheel up
 
 test: $(READY)  ## Run every test, with the real vLLM too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(STAMP)  ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
