@@ -37,10 +37,10 @@ def checked_rating(rating: Rating, agent: Agent | None) -> Rating:
     if metric is None:
         message = f"{agent.name} has no metric {rating.name!r}. Declared: {', '.join(agent.metrics)}."
         raise ApiError(400, message, code="unknown_metric", param="name")
-    if not metric.accepts(rating.value):
+    if isinstance(rating.value, dict) or not metric.accepts(rating.value):
         message = f"The metric {rating.name!r} expects {metric.expectation()}."
         raise ApiError(400, message, code="invalid_value", param="value")
-    if rating.correction is not None:
+    if isinstance(rating.correction, dict):
         _check_correction(rating.correction, agent)
     return rating
 

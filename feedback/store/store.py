@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alembic.util import CommandError
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, case, exists, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback.events import AnyEvent, PolicyChanged, Rating, RequestFinished, Status
+from feedback.events import AnyEvent, Erased, PolicyChanged, Rating, RequestFinished, Status
 from feedback.policies import PolicyStatus, project
 from feedback.store import tables
 from feedback.store.engine import connect, migrate, upsert
@@ -22,6 +22,7 @@ _TABLES: dict[type[AnyEvent], Table] = {
     RequestFinished: tables.requests,
     Rating: tables.ratings,
     PolicyChanged: tables.policy_changes,
+    Erased: tables.erasures,
 }
 
 
@@ -146,13 +147,19 @@ class Store:
         name: str | None = None,
         rater: str | None = None,
     ) -> Iterator[Rating]:
-        """What everyone thinks now: the last rating by each rater on each request and metric, oldest first.
+        """What everyone thinks now: the last rating by each rater on each target and metric, oldest first.
+
+        Withdrawn ones are not among them.
 
         With `agent`, only ratings whose request has landed, for the request says which agent answered.
         """
         c = tables.ratings.c
+        episode = case(
+            (c.request_id.is_(None), c.episode_id)
+        )  # of a request, the episode is not always known
         newest_first = func.row_number().over(
-            partition_by=(c.request_id, c.rater, c.name), order_by=(c.time.desc(), c.event_id.desc())
+            partition_by=(c.request_id, episode, c.call, c.rater, c.name),
+            order_by=(c.time.desc(), c.event_id.desc()),
         )
         wanted = _ratings_of(tenant, request_id, name)
         if rater is not None:
@@ -160,8 +167,12 @@ class Store:
         if agent is not None:
             r = tables.requests.c
             wanted.append(exists().where(r.tenant == tenant, r.request_id == c.request_id, r.agent == agent))
-        ranked = select(c.time, c.event_id, c.payload, newest_first.label("rank")).where(*wanted).subquery()
-        query = select(ranked.c.payload).where(ranked.c.rank == 1)
+        ranked = (
+            select(c.time, c.event_id, c.payload, c.withdrawn, newest_first.label("rank"))
+            .where(*wanted)
+            .subquery()
+        )
+        query = select(ranked.c.payload).where(ranked.c.rank == 1, ~ranked.c.withdrawn)
         return self._ratings(query.order_by(ranked.c.time, ranked.c.event_id))
 
     def policy_changes(self, agent: str) -> list[PolicyChanged]:
@@ -190,7 +201,7 @@ class Store:
             return connection.execute(select(func.count()).select_from(tables.dead_letters)).scalar_one()
 
     def counts(self) -> dict[str, int]:
-        """Rows of every tenant together, by table: `requests`, `ratings`, `policy_changes`, `dead_letters`."""
+        """Rows of every tenant together, by table: those of the events, and `dead_letters`."""
         with self.reading() as connection:
             return {
                 table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()

@@ -4,6 +4,7 @@ Plain types only, so that the same tables serve SQLite and PostgreSQL. A change 
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -46,14 +48,21 @@ class UtcDateTime(TypeDecorator[datetime]):
 metadata = MetaData()
 
 
-def _event_table(name: str, columns: tuple[str, ...], indexes: tuple[tuple[str, ...], ...]) -> Table:
+def _event_table(
+    name: str,
+    columns: tuple[str | Column[Any], ...],
+    indexes: tuple[tuple[str, ...], ...],
+) -> Table:
     return Table(
         name,
         metadata,
         Column("event_id", String, primary_key=True),
         Column("tenant", String, nullable=False),
         Column("time", UtcDateTime, nullable=False),
-        *(Column(column, String, nullable=False) for column in columns),
+        *(
+            Column(column, String, nullable=False) if isinstance(column, str) else column
+            for column in columns
+        ),
         Column("payload", Text, nullable=False),
         *(Index(f"{name}_by_{index[-1]}", *index) for index in indexes),
     )
@@ -67,13 +76,30 @@ requests = _event_table(
 )
 ratings = _event_table(
     "ratings",
-    columns=("request_id", "rater", "name", "source"),
-    indexes=(("tenant", "request_id"), ("tenant", "time")),
+    columns=(
+        Column("request_id", String, nullable=True),
+        Column("call", Integer, nullable=True),
+        Column("episode_id", String, nullable=True),
+        "rater",
+        "name",
+        "source",
+        Column("withdrawn", Boolean, nullable=False, server_default=false()),
+    ),
+    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "time")),
 )
 policy_changes = _event_table(
     "policy_changes",
     columns=("agent", "policy", "state", "by"),
     indexes=(("agent", "time"),),
+)
+erasures = _event_table(
+    "erasures",
+    columns=(
+        Column("person", String, nullable=True),
+        Column("request_id", String, nullable=True),
+        "by",
+    ),
+    indexes=(("tenant", "person"), ("tenant", "request_id")),
 )
 
 dead_letters = Table(

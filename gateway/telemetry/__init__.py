@@ -120,7 +120,8 @@ class Telemetry:
             if self._metrics is not None:
                 self._metrics.rating(agent, rating)
             if self._spans is not None:
-                trace = None if trace_id is None else request_trace(trace_id, rating.request_id)
+                known = trace_id is not None and rating.request_id is not None
+                trace = request_trace(str(trace_id), str(rating.request_id)) if known else None
                 self._spans.rating(trace, rating)
 
     @contextlib.contextmanager

@@ -126,11 +126,11 @@ class Spans:
         """
         attributes: Attributes = {
             "gen_ai.evaluation.name": rating.name,
-            "gen_ai.response.id": rating.request_id,
+            "gen_ai.response.id": rating.request_id or "",
         }
         if isinstance(rating.value, bool | str):
             attributes["gen_ai.evaluation.score.label"] = str(rating.value).lower()
-        if not isinstance(rating.value, str):
+        if isinstance(rating.value, bool | int | float):
             attributes["gen_ai.evaluation.score.value"] = float(rating.value)
         if self._content and rating.comment:
             attributes["gen_ai.evaluation.explanation"] = rating.comment
