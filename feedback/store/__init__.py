@@ -1,10 +1,10 @@
-"""Where events are kept and asked for: SQLAlchemy Core, on SQLite."""
+"""Where events are kept and asked for: SQLAlchemy Core, on SQLite or PostgreSQL."""
 
 from feedback.store.background import BackgroundResponses, Unfinished
 from feedback.store.deletions import Deletions
 from feedback.store.keys import Key, Keys
 from feedback.store.replies import Claim, Replies, Reply, Slip
-from feedback.store.store import DeadLetter, Store, StoreError
+from feedback.store.store import DeadLetter, Store, StoreError, UnstorableError
 from feedback.store.usage import Slot, Spent, Usage
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "Store",
     "StoreError",
     "Unfinished",
+    "UnstorableError",
     "Usage",
 ]

@@ -1,6 +1,7 @@
 """The tables. An event's row has the columns that we ask by; `payload` is the whole event as JSON.
 
-Plain types only, so that the same tables serve SQLite and PostgreSQL. A change here needs a migration beside it.
+Plain types only, so that the same tables serve SQLite and PostgreSQL. A payload is text and not `jsonb`, which refuses
+NUL, written as an escape, and forgets how numbers were written. A change here needs a migration beside it.
 """
 
 from datetime import UTC, datetime
@@ -51,7 +52,7 @@ metadata = MetaData()
 def _event_table(
     name: str,
     columns: tuple[str | Column[Any], ...],
-    indexes: tuple[tuple[str, ...], ...],
+    indexes: dict[str, tuple[str, ...]],
 ) -> Table:
     return Table(
         name,
@@ -64,15 +65,19 @@ def _event_table(
             for column in columns
         ),
         Column("payload", Text, nullable=False),
-        *(Index(f"{name}_by_{index[-1]}", *index) for index in indexes),
+        *(Index(f"{name}_by_{what}", *on) for what, on in indexes.items()),
     )
 
 
-# An index ends with what it serves: a look-up by that column, or a walk in the order of time.
 requests = _event_table(
     "requests",
     columns=("request_id", "episode_id", "agent", "policy", "caller", "status"),
-    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "agent", "time")),
+    indexes={
+        "request_id": ("tenant", "request_id"),
+        "episode_id": ("tenant", "episode_id"),
+        "time": ("tenant", "agent", "time"),
+        "tenant_time": ("tenant", "time"),
+    },
 )
 ratings = _event_table(
     "ratings",
@@ -85,12 +90,16 @@ ratings = _event_table(
         "source",
         Column("withdrawn", Boolean, nullable=False, server_default=false()),
     ),
-    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "time")),
+    indexes={
+        "request_id": ("tenant", "request_id"),
+        "episode_id": ("tenant", "episode_id"),
+        "time": ("tenant", "time"),
+    },
 )
 policy_changes = _event_table(
     "policy_changes",
     columns=("agent", "policy", "state", "by"),
-    indexes=(("agent", "time"),),
+    indexes={"time": ("agent", "time")},
 )
 erasures = _event_table(
     "erasures",
@@ -99,7 +108,7 @@ erasures = _event_table(
         Column("request_id", String, nullable=True),
         "by",
     ),
-    indexes=(("tenant", "person"), ("tenant", "request_id")),
+    indexes={"person": ("tenant", "person"), "request_id": ("tenant", "request_id")},
 )
 
 dead_letters = Table(
