@@ -11,7 +11,7 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -112,7 +112,7 @@ def _in_docker(data: Path, port: int, *, durable: bool) -> Sequence[str]:
     return ("docker", "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
 
 
-def _properties(port: int) -> Mapping[str, str]:
+def _properties(port: int) -> dict[str, str]:
     """What makes a single node of it: nothing is replicated, and a client need not wait for others to join."""
     return {
         "process.roles": "broker,controller",

@@ -1,8 +1,9 @@
 """Runs one program and leaves nothing of it behind: neither when the program dies, nor when the supervisor is killed.
 
-Run as `python guard.py SUPERVISOR_PID GRACE_SECONDS STOP_SIGNAL PROGRAM…`. Linux tells a process whose parent is gone when it asked
-for that (`PR_SET_PDEATHSIG`, prctl(2)), but vLLM's engine, a child of vLLM's server, does not ask and stays for ever
-when the server is killed (seen on 0.32). So this process stands between, and ends the program's whole group.
+Run as `python guard.py SUPERVISOR_PID GRACE_SECONDS STOP_SIGNAL PROGRAM…`. Linux tells a process whose parent is gone
+when it asked for that (`PR_SET_PDEATHSIG`, prctl(2)), but vLLM's engine, a child of vLLM's server, does not ask and
+stays for ever when the server is killed (seen on 0.32). So this process stands between, and ends the program's whole
+group.
 """
 
 import contextlib
@@ -18,7 +19,10 @@ _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
 def main(supervisor: int, grace: float, stop: int, command: list[str]) -> int:
-    """Return the program's exit status, 128 + n when a signal ended it. SIGTERM is passed on as `stop`, and enforced."""
+    """Return the program's exit status, 128 + n when a signal ended it.
+
+    SIGTERM is passed on as `stop`, and enforced.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     _signal_when_parent_dies(signal.SIGTERM)
     if os.getppid() != supervisor:  # it died before we asked

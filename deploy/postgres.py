@@ -36,7 +36,7 @@ def url(folder: Path, database: str = "postgres") -> str:
 
 
 def program(folder: Path, *, logs: Path, durable: bool = True) -> Program:
-    """A server on the cluster in `folder`, which is made where it is missing. Raises `FlywheelError` without one to run.
+    """A server on the cluster in `folder`, which is made where it is missing. Raises `FlywheelError`.
 
     Not `durable`: commits are not synced to the disk, for tests. Blocks, the first time for some seconds.
     """
