@@ -12,8 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 _EPISODE = {
     "sqlite": "json_extract(payload, '$.episode_id')",
-    # PostgreSQL reads no JSON with a NUL anywhere in it; an id has none
-    "postgresql": r"replace(payload, '\u0000', '\ufffd')::json ->> 'episode_id'",
+    "postgresql": "payload::json ->> 'episode_id'",
 }
 
 
