@@ -3,6 +3,7 @@
 from feedback.store.background import BackgroundResponses, Unfinished
 from feedback.store.deletions import Deletions
 from feedback.store.keys import Key, Keys
+from feedback.store.ratings import Filter, Page, Ratings
 from feedback.store.replies import Claim, Replies, Reply, Slip
 from feedback.store.store import DeadLetter, Store, StoreError, UnstorableError
 from feedback.store.usage import Slot, Spent, Usage
@@ -12,8 +13,11 @@ __all__ = [
     "Claim",
     "DeadLetter",
     "Deletions",
+    "Filter",
     "Key",
     "Keys",
+    "Page",
+    "Ratings",
     "Replies",
     "Reply",
     "Slip",

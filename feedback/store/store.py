@@ -94,6 +94,25 @@ class Store:
             payload = connection.execute(query.order_by(table.c.time.desc()).limit(1)).scalar_one_or_none()
         return None if payload is None else RequestFinished.model_validate_json(payload)
 
+    def newest(
+        self,
+        tenant: str,
+        *,
+        episode_id: str | None = None,
+        trace_id: str | None = None,
+        span_id: str | None = None,
+    ) -> RequestFinished | None:
+        """The newest request of an episode, of a trace, or of a span, if one of this tenant has landed."""
+        c = tables.requests.c
+        given = ((c.episode_id, episode_id), (c.trace_id, trace_id), (c.span_id, span_id))
+        wanted = [column == value for column, value in given if value is not None]
+        query = (
+            select(c.payload).where(c.tenant == tenant, *wanted).order_by(c.time.desc(), c.event_id.desc())
+        )
+        with self.reading() as connection:
+            payload = connection.execute(query.limit(1)).scalar_one_or_none()
+        return None if payload is None else RequestFinished.model_validate_json(payload)
+
     def requests(
         self,
         agent: str | None = None,
@@ -159,7 +178,7 @@ class Store:
 
         Withdrawn ones are not among them.
 
-        With `agent`, only ratings whose request has landed, for the request says which agent answered.
+        With `agent`, only ratings whose request, or of whose episode a request, has landed: it says who answered.
         """
         c = tables.ratings.c
         episode = case(
@@ -173,8 +192,7 @@ class Store:
         if rater is not None:
             wanted.append(c.rater == rater)
         if agent is not None:
-            r = tables.requests.c
-            wanted.append(exists().where(r.tenant == tenant, r.request_id == c.request_id, r.agent == agent))
+            wanted.append(of_agent(agent))
         ranked = (
             select(c.time, c.event_id, c.payload, c.withdrawn, newest_first.label("rank"))
             .where(*wanted)
@@ -282,3 +300,13 @@ def _ratings_of(tenant: str, request_id: str | None, name: str | None) -> list[C
     if name is not None:
         wanted.append(c.name == name)
     return wanted
+
+
+def of_agent(agent: str) -> ColumnElement[bool]:
+    """Whether this agent answered what a row of ratings is about: the request, or one of the episode."""
+    r, c = tables.requests.c, tables.ratings.c
+    its = (r.tenant == c.tenant, r.agent == agent)
+    return or_(
+        exists().where(*its, r.request_id == c.request_id),
+        and_(c.request_id.is_(None), exists().where(*its, r.episode_id == c.episode_id)),
+    )

@@ -72,8 +72,23 @@ def _event_table(
 # An index ends with what it serves: a look-up by that column, or a walk in the order of time.
 requests = _event_table(
     "requests",
-    columns=("request_id", "episode_id", "agent", "policy", "caller", "status"),
-    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "agent", "time")),
+    columns=(
+        "request_id",
+        "episode_id",
+        "agent",
+        "policy",
+        "caller",
+        "status",
+        Column("trace_id", String, nullable=True),
+        Column("span_id", String, nullable=True),
+    ),
+    indexes=(
+        ("tenant", "request_id"),
+        ("tenant", "episode_id"),
+        ("tenant", "agent", "time"),
+        ("tenant", "trace_id"),
+        ("tenant", "span_id"),
+    ),
 )
 ratings = _event_table(
     "ratings",
@@ -85,9 +100,16 @@ ratings = _event_table(
         "name",
         "source",
         Column("withdrawn", Boolean, nullable=False, server_default=false()),
+        Column("client_id", String, nullable=True),
     ),
-    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "time")),
+    indexes=(
+        ("tenant", "request_id"),
+        ("tenant", "episode_id"),
+        ("tenant", "time"),
+        ("tenant", "client_id"),
+    ),
 )
+Index("ratings_by_rater", ratings.c.tenant, ratings.c.rater, ratings.c.time)
 policy_changes = _event_table(
     "policy_changes",
     columns=("agent", "policy", "state", "by"),
