@@ -37,7 +37,7 @@ class Collector:
             try:
                 parsed.append(events.parse(data))
             except ValidationError as error:
-                dead.append(DeadLetter(data, _reason(error)))
+                dead.append(DeadLetter(data, reason(error)))
         self._store.write(parsed, dead)
         if dead:
             _log.error(
@@ -46,7 +46,7 @@ class Collector:
         return Collected(len(parsed), len(dead))
 
 
-def _reason(error: ValidationError) -> str:
+def reason(error: ValidationError) -> str:
     """What is wrong and where, without the data itself: reasons are logged, what people wrote is not."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     words = (f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}" for problem in problems)
