@@ -1,4 +1,4 @@
-"""kafka, dead-letters, replay: the way of events, from the operator's side. They work whether the gateway runs or not."""
+"""kafka, dead-letters, replay: the way of events, from the operator's side, whether the gateway runs or not."""
 
 import asyncio
 import os
@@ -101,9 +101,9 @@ def kafka_status(context: typer.Context) -> None:
 
 
 def collect(context: typer.Context) -> None:
-    """Write Kafka's events to the store until SIGTERM or Ctrl-C: one collector, in the foreground.
+    r"""Write Kafka's events to the store until SIGTERM or Ctrl-C: one collector, in the foreground.
 
-    `flywheel up` starts \\[feedback] collectors of them itself. Start more anywhere, up to the number of partitions:
+    `flywheel up` starts \[feedback] collectors of them itself. Start more anywhere, up to the number of partitions:
     they share the work, and take over from each other.
     """
     from deploy.supervisor import collector_program
