@@ -49,7 +49,6 @@ def up(
     PostgreSQL is started from this machine's own programs. Where the settings name a \[kafka] or a PostgreSQL, that is
     used. All other commands then work on them, until `flywheel up` is called without it.
 
-    \b
     flywheel up
     FLYWHEEL_GATEWAY__PORT=9000 flywheel up
     KAFKA_HOME=~/kafka_2.13-4.3.1 flywheel up --kafka

@@ -49,7 +49,6 @@ def init(context: typer.Context) -> None:
     Exit code 1 when one is otherwise than asked for: fewer partitions or replicas, or another retention. `flywheel up`
     does the same at its start; run it yourself where others operate the cluster, or before you do.
 
-    \b
     flywheel kafka init
     FLYWHEEL_KAFKA__BOOTSTRAP_SERVERS='["kafka:9092"]' flywheel kafka init
     """
@@ -136,7 +135,6 @@ def show(
 ) -> None:
     r"""Print one dead letter as it came. Piped, its bytes are those that came; a terminal gets no control characters.
 
-    \b
     flywheel dead-letters show 3f2a90c1d4e5
     flywheel dead-letters show 3f2a90c1d4e5 | python -m json.tool
     """
@@ -166,7 +164,6 @@ def replay_letters(
 
     They travel as every event does, through Kafka where it is set. What still cannot be read stays, and is named.
 
-    \b
     flywheel dead-letters replay 3f2a90c1d4e5 77ab01
     flywheel dead-letters replay --all
     """
@@ -201,7 +198,6 @@ def replay(
     What a store has stays as it is, so this may be interrupted and repeated, and may run beside the collectors. Topics
     hold what \[kafka] retention_days says; policies and erasures are kept for ever.
 
-    \b
     flywheel replay --from beginning
     flywheel replay --from 2026-11-20 --to sqlite:////tmp/copy.db
     """
