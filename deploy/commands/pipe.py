@@ -70,7 +70,7 @@ def init(context: typer.Context) -> None:
         console.print(f"made, as {line}" if line not in after else line, markup=False)
     if after:
         raise FlywheelError(
-            f"{len(after)} things are otherwise than asked for: change them with Kafka's own tools, or \\[kafka]"
+            f"{len(after)} things are otherwise than asked for: change them with Kafka's own tools, or [kafka]"
         )
     console.print(f"{len(made)} topics made; all are as asked for")
 
@@ -84,7 +84,7 @@ def kafka_status(context: typer.Context) -> None:
     try:
         cluster = look(options)
     except BusError as error:
-        raise FlywheelError(f"{error}; see \\[kafka], and `flywheel doctor`") from error
+        raise FlywheelError(f"{error}; see [kafka], and `flywheel doctor`") from error
     right = [Column(name, justify="right") for name in ("partitions", "replicas", "lag")]
     table = Table(Column("topic", no_wrap=True), *right)
     for topic in cluster.topics:
