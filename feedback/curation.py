@@ -139,13 +139,17 @@ class _Remembered:
 
 def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resolve) -> str | None:
     """Add what the rating says to the task. Returns the reason when it is no evidence of what is right."""
+    if rating.call is not None:
+        return "of_one_call"
     if not isinstance(rating.value, bool):
         return "not_boolean"
+    if isinstance(rating.correction, str):
+        return "free_text"
     if not rating.value and rating.correction is None:
         _object(request, rating, task, resolve)
         return "unverifiable"
     try:
-        reference = _answer(request) if rating.value or rating.correction is None else rating.correction
+        reference = _answer(request) if rating.value or rating.correction is None else dict(rating.correction)
         fingerprint = resolve(reference)
     except ValueError:
         return "malformed"

@@ -11,7 +11,10 @@ _NOT_LEARNED_FROM = frozenset({"evaluation", "load"})
 
 
 class Episode(NamedTuple):
-    """One completed request with everyone's current ratings of it; none when nobody has rated it."""
+    """One completed request with everyone's current ratings of it; none when nobody has rated it.
+
+    What is said of a whole episode counts for its last completed request, which holds the result.
+    """
 
     request: RequestFinished
     ratings: tuple[Rating, ...]
@@ -36,9 +39,14 @@ class Episodes(NamedTuple):
 def build(requests: Iterable[RequestFinished], current_ratings: Iterable[Rating]) -> Episodes:
     """Join requests with their ratings, in the order of the requests."""
     by_request: defaultdict[tuple[str, str], list[Rating]] = defaultdict(list)
+    by_episode: defaultdict[tuple[str, str], list[Rating]] = defaultdict(list)
     for rating in current_ratings:
-        by_request[rating.tenant, rating.request_id].append(rating)
+        if rating.request_id is not None:
+            by_request[rating.tenant, rating.request_id].append(rating)
+        else:
+            by_episode[rating.tenant, str(rating.episode_id)].append(rating)
     episodes: list[Episode] = []
+    last: dict[tuple[str, str], int] = {}  # of each episode, the index of its last request in `episodes`
     excluded: Counter[str] = Counter()
     for request in requests:
         ratings = by_request.pop((request.tenant, request.request_id), [])
@@ -50,6 +58,10 @@ def build(requests: Iterable[RequestFinished], current_ratings: Iterable[Rating]
         elif request.status != "completed":
             excluded[request.status] += 1
         else:
+            last[request.tenant, request.episode_id] = len(episodes)
             episodes.append(Episode(request, tuple(ratings)))
-    unmatched = sum(map(len, by_request.values()))
+    for episode, index in last.items():
+        whole = tuple(by_episode.pop(episode, ()))
+        episodes[index] = Episode(episodes[index].request, episodes[index].ratings + whole)
+    unmatched = sum(map(len, (*by_request.values(), *by_episode.values())))
     return Episodes(tuple(episodes), excluded + Counter(unmatched=unmatched))  # + leaves out a zero

@@ -1,10 +1,11 @@
-"""The vocabulary: everything that Flywheel remembers is one of three events.
+"""The vocabulary: everything that Flywheel remembers is one of four events.
 
 `RequestFinished` is what an agent did, exactly as the model saw it; `Rating` is what a person thought of it;
-`PolicyChanged` is what operators did about it. Events are immutable facts: nothing is updated or deleted, a later event
-supersedes an earlier one. Readers accept every older `schema_version`.
+`PolicyChanged` is what operators did about it; `Erased` is what must be forgotten. Events are immutable facts: none is
+updated, a later event supersedes an earlier one. Readers accept every older `schema_version`.
 """
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -21,7 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
+CLIENT_ID: Final = "client_id"  # the tag that holds `Rating.client_id`
 
 Scalar = str | int | float | bool | None
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
@@ -31,6 +33,11 @@ LongText = Annotated[str, Field(max_length=20_000)]
 def new_id(prefix: str = "") -> str:
     """A time-ordered unique id (UUIDv7, RFC 9562), e.g. `new_id("chatcmpl-")`."""
     return f"{prefix}{uuid_utils.uuid7().hex}"
+
+
+def span_id(name: str) -> str:
+    """The span id that belongs to a name, in 16 hexadecimal digits: for a request, its id."""
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def _to_utc(time: datetime) -> datetime:
@@ -162,7 +169,7 @@ Status = Literal["completed", "failed", "cancelled"]
 
 class _Event(_Record):
     event_id: str = Field(default_factory=new_id)
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     time: Annotated[AwareDatetime, AfterValidator(_to_utc)] = Field(default_factory=lambda: datetime.now(UTC))
     tenant: ShortText = "default"
 
@@ -188,10 +195,12 @@ class RequestFinished(_Event):
     """One request, whole: it is written when the answer is complete, before its last byte goes out.
 
     `agent` is the name that was asked: an agent's, or a plain model's. `operation` says by which endpoint. Of several
-    choices `output` is the first; each has a `ModelCall` of its own, in their order.
+    choices `output` is the first; each has a `ModelCall` of its own, in their order. `origin` says who saw it happen:
+    this gateway, or an application of others that told us by OpenTelemetry, whose calls have no token ids.
     """
 
     type: Literal["request_finished"] = "request_finished"
+    origin: Literal["gateway", "otlp"] = "gateway"
     operation: Literal["chat", "responses", "text_completion", "embeddings"] = "chat"
     request_id: ShortText
     episode_id: ShortText
@@ -211,25 +220,76 @@ class RequestFinished(_Event):
     )
     latency: float = Field(ge=0, description="Seconds.")
 
+    @property
+    def span_id(self) -> str:
+        """The id of its span, which a client reads in the `traceparent` of the answer."""
+        return span_id(self.request_id)
+
 
 class Rating(_Event):
-    """What one person thought of one request. A later rating by the same person on the same metric supersedes it.
+    """What one person thought of a request, of one call in it, or of a whole episode.
 
-    `correction` is the answer as it should have been, in one of two forms: an answer by the agent's own response schema
-    (e.g. `{"sql": …}` or `{"refusal": …}`), or `{"rows": [[…], …]}`, the rows that a right answer returns, for people
-    who know the result but not the query.
+    A later rating by the same person on the same target and metric supersedes it; one without a value withdraws it.
+    `value` is by the metric that the agent declares: true or false, a number, a category, or one of these for each
+    part of a rubric. `correction` is the answer as it should have been, in one of three forms: a text; an answer by the
+    agent's own response schema (e.g. `{"sql": …}` or `{"refusal": …}`); or `{"rows": [[…], …]}`, the rows that a right
+    answer returns, for people who know the result but not the query.
     """
 
     type: Literal["rating"] = "rating"
     rater: ShortText
+    rater_kind: Literal["human", "model", "code"] = "human"
     source: ShortText = "api"
-    request_id: ShortText
+    request_id: ShortText | None = Field(None, description="None: it is about the whole episode.")
+    call: int | None = Field(
+        None, ge=0, description="Index in the request's `calls`; None: the whole request."
+    )
     episode_id: str | None = None
     name: ShortText = "correct"
-    value: bool | float | str
-    correction: dict[str, Any] | None = None
+    value: bool | float | str | dict[ShortText, bool | float | str] | None = Field(
+        description="None: withdrawn."
+    )
+    correction: dict[str, Any] | LongText | None = None
     comment: LongText | None = None
     tags: dict[str, str] = {}
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it only takes back what the rater said before."""
+        return self.value is None
+
+    @property
+    def client_id(self) -> str | None:
+        """The id that the client chose for it, where it came by an API in which clients do."""
+        return self.tags.get(CLIENT_ID)
+
+    @model_validator(mode="after")
+    def _about_something(self) -> "Rating":
+        if self.request_id is None and not self.episode_id:
+            raise ValueError("neither a request nor an episode is named")
+        if self.request_id is None and self.call is not None:
+            raise ValueError("a call without its request")
+        return self
+
+
+class Erased(_Event):
+    """What a person asked, answered or said, or one request with all that was said of it, must be forgotten.
+
+    It covers what is of this tenant and not later than `time`, wherever that still lies or is still under way. `person`
+    is an owner of keys or a rater.
+    """
+
+    type: Literal["erased"] = "erased"
+    person: ShortText | None = None
+    request_id: ShortText | None = None
+    by: ShortText
+    reason: LongText = ""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "Erased":
+        if (self.person is None) == (self.request_id is None):
+            raise ValueError("either a person or a request is erased")
+        return self
 
 
 PolicyState = Literal["candidate", "evaluated", "canary", "active", "retired", "rejected", "rolled_back"]
@@ -248,8 +308,8 @@ class PolicyChanged(_Event):
     evidence: dict[str, Any] = {}
 
 
-Event = Annotated[RequestFinished | Rating | PolicyChanged, Field(discriminator="type")]
-AnyEvent = RequestFinished | Rating | PolicyChanged
+Event = Annotated[RequestFinished | Rating | PolicyChanged | Erased, Field(discriminator="type")]
+AnyEvent = RequestFinished | Rating | PolicyChanged | Erased
 _event: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 
 
@@ -259,9 +319,11 @@ def parse(data: bytes | str) -> AnyEvent:
 
 
 def episode_key(event: AnyEvent) -> str:
-    """What keeps related events in order on a partitioned bus: the episode, the request, or the agent."""
+    """What keeps related events in order on a partitioned bus: the episode, the request, the agent, the person."""
     if isinstance(event, RequestFinished):
         return event.episode_id
     if isinstance(event, Rating):
-        return event.episode_id or event.request_id
+        return event.episode_id or str(event.request_id)
+    if isinstance(event, Erased):
+        return str(event.person or event.request_id)
     return event.agent

@@ -1,9 +1,11 @@
 """The tables. An event's row has the columns that we ask by; `payload` is the whole event as JSON.
 
-Plain types only, so that the same tables serve SQLite and PostgreSQL. A change here needs a migration beside it.
+Plain types only, so that the same tables serve SQLite and PostgreSQL. A payload is text and not `jsonb`, which refuses
+NUL, written as an escape, and forgets how numbers were written. A change here needs a migration beside it.
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -18,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -46,14 +49,21 @@ class UtcDateTime(TypeDecorator[datetime]):
 metadata = MetaData()
 
 
-def _event_table(name: str, columns: tuple[str, ...], indexes: tuple[tuple[str, ...], ...]) -> Table:
+def _event_table(
+    name: str,
+    columns: tuple[str | Column[Any], ...],
+    indexes: tuple[tuple[str, ...], ...],
+) -> Table:
     return Table(
         name,
         metadata,
         Column("event_id", String, primary_key=True),
         Column("tenant", String, nullable=False),
         Column("time", UtcDateTime, nullable=False),
-        *(Column(column, String, nullable=False) for column in columns),
+        *(
+            Column(column, String, nullable=False) if isinstance(column, str) else column
+            for column in columns
+        ),
         Column("payload", Text, nullable=False),
         *(Index(f"{name}_by_{index[-1]}", *index) for index in indexes),
     )
@@ -62,18 +72,58 @@ def _event_table(name: str, columns: tuple[str, ...], indexes: tuple[tuple[str, 
 # An index ends with what it serves: a look-up by that column, or a walk in the order of time.
 requests = _event_table(
     "requests",
-    columns=("request_id", "episode_id", "agent", "policy", "caller", "status"),
-    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "agent", "time")),
+    columns=(
+        "request_id",
+        "episode_id",
+        "agent",
+        "policy",
+        "caller",
+        "status",
+        Column("trace_id", String, nullable=True),
+        Column("span_id", String, nullable=True),
+    ),
+    indexes=(
+        ("tenant", "request_id"),
+        ("tenant", "episode_id"),
+        ("tenant", "agent", "time"),
+        ("tenant", "trace_id"),
+        ("tenant", "span_id"),
+    ),
 )
 ratings = _event_table(
     "ratings",
-    columns=("request_id", "rater", "name", "source"),
-    indexes=(("tenant", "request_id"), ("tenant", "time")),
+    columns=(
+        Column("request_id", String, nullable=True),
+        Column("call", Integer, nullable=True),
+        Column("episode_id", String, nullable=True),
+        "rater",
+        "name",
+        "source",
+        Column("withdrawn", Boolean, nullable=False, server_default=false()),
+        Column("client_id", String, nullable=True),
+    ),
+    indexes=(
+        ("tenant", "request_id"),
+        ("tenant", "episode_id"),
+        ("tenant", "time"),
+        ("tenant", "client_id"),
+    ),
 )
+Index("requests_by_tenant_time", requests.c.tenant, requests.c.time)  # of all agents, as exports read them
+Index("ratings_by_rater", ratings.c.tenant, ratings.c.rater, ratings.c.time)
 policy_changes = _event_table(
     "policy_changes",
     columns=("agent", "policy", "state", "by"),
     indexes=(("agent", "time"),),
+)
+erasures = _event_table(
+    "erasures",
+    columns=(
+        Column("person", String, nullable=True),
+        Column("request_id", String, nullable=True),
+        "by",
+    ),
+    indexes=(("tenant", "person"), ("tenant", "request_id")),
 )
 
 dead_letters = Table(

@@ -18,13 +18,13 @@ from gateway.telemetry.export import Exporter, is_wanted
 from gateway.telemetry.live import live
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcome import AgentOutcome, ModelOutcome, Operation
-from gateway.telemetry.spans import Spans, call_trace
+from gateway.telemetry.spans import Spans, call_spans, call_trace
 from gateway.trace import Trace, begin, request_trace
 
 if TYPE_CHECKING:
     from gateway.state import Gateway  # which has the telemetry that this is
 
-__all__ = ["AgentOutcome", "ModelOutcome", "Operation", "Telemetry", "call_trace"]
+__all__ = ["AgentOutcome", "ModelOutcome", "Operation", "Telemetry", "call_spans", "call_trace"]
 
 _TELL_SECONDS = 1.0
 
@@ -120,7 +120,8 @@ class Telemetry:
             if self._metrics is not None:
                 self._metrics.rating(agent, rating)
             if self._spans is not None:
-                trace = None if trace_id is None else request_trace(trace_id, rating.request_id)
+                known = trace_id is not None and rating.request_id is not None
+                trace = request_trace(str(trace_id), str(rating.request_id)) if known else None
                 self._spans.rating(trace, rating)
 
     @contextlib.contextmanager

@@ -171,11 +171,14 @@ class Metrics:
 
     def rating(self, agent: str, rating: Rating) -> None:
         """A rating has been taken, so its name and value are what the agent's manifest declares."""
-        if isinstance(rating.value, bool | str):
-            self._ratings.labels(agent, rating.name, str(rating.value).lower()).inc()
-            return
-        self._ratings.labels(agent, rating.name, "number").inc()
-        self._scores.labels(agent, rating.name).observe(rating.value)
+        parts = rating.value if isinstance(rating.value, dict) else {"": rating.value}
+        for part, value in parts.items():
+            name = f"{rating.name}.{part}" if part else rating.name
+            if isinstance(value, float | int) and not isinstance(value, bool):
+                self._ratings.labels(agent, name, "number").inc()
+                self._scores.labels(agent, name).observe(value)
+            else:
+                self._ratings.labels(agent, name, "withdrawn" if value is None else str(value).lower()).inc()
 
     def swap(self, agent: str, kind: str, *, done: bool) -> None:
         """A promotion or a roll-back was done, or was not."""

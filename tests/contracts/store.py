@@ -39,7 +39,13 @@ class StoreContract:
         letters = [DeadLetter(b"x", "not JSON")]
         store.write(batch, letters)
         store.write([*batch, *batch], [*letters, *letters])
-        assert store.counts() == {"requests": 1, "ratings": 1, "policy_changes": 1, "dead_letters": 1}
+        assert store.counts() == {
+            "requests": 1,
+            "ratings": 1,
+            "policy_changes": 1,
+            "erasures": 0,
+            "dead_letters": 1,
+        }
         assert store.dead_letter_count() == 1
 
     def test_a_write_that_fails_has_written_nothing(self, store: Store):
