@@ -1,6 +1,6 @@
 """Ratings: what people think of an answer, of an episode, or of one call, by the ids that they got with it."""
 
-import asyncio
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 from feedback.events import Rating
 from feedback.store import Filter, Key
 from gateway.description import asks, takes
-from gateway.errors import EXPECTED, ApiError, to_api_error
+from gateway.errors import ApiError
 from gateway.openai_chat import Metadata
 from gateway.opinion import About, Opinion
 from gateway.rating import Weighed
-from gateway.state import Gateway, gateway_of
+from gateway.state import gateway_of
 from gateway.wire import Body, parse, read_body, read_query, validate
 
 router = APIRouter(tags=["feedback"])
@@ -142,28 +142,18 @@ async def create_feedback_batch(request: Request) -> Response:
     body = parse(data, FeedbackBatch, gateway.config.bounds)
 
     async def answer() -> Response:
-        weighed = [await _weighed(gateway, caller, item) for item in body.items]
-        answers = await asyncio.gather(*(_recorded(gateway, one) for one in weighed))
-        return JSONResponse({"object": "list", "data": answers})
+        outcomes = await gateway.rater.take_each(caller, [partial(_opinion, item) for item in body.items])
+        return JSONResponse({"object": "list", "data": [_outcome(one) for one in outcomes]})
 
     return await gateway.idempotency.once(request, caller, data, answer)
 
 
-async def _weighed(gateway: Gateway, caller: Key, item: Any) -> Weighed | ApiError:
-    try:
-        return await gateway.rater.weigh(caller, validate(item, FeedbackRequest).opinion())
-    except EXPECTED as error:
-        return to_api_error(error)
+def _opinion(item: Any) -> Opinion:
+    return validate(item, FeedbackRequest).opinion()
 
 
-async def _recorded(gateway: Gateway, weighed: Weighed | ApiError) -> dict[str, Any]:
-    if isinstance(weighed, ApiError):
-        return weighed.body()
-    try:
-        await gateway.rater.record([weighed])
-    except EXPECTED as error:
-        return to_api_error(error).body()
-    return _taken(weighed)
+def _outcome(one: Weighed | ApiError) -> dict[str, Any]:
+    return one.body() if isinstance(one, ApiError) else _taken(one)
 
 
 @router.get("/v1/feedback", openapi_extra=asks(FeedbackQuery))
