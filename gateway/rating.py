@@ -67,7 +67,9 @@ class Rater:
             agent = self._agents.get(target.agent)
             metrics = DEFAULT_METRICS if agent is None else agent.metrics
             value = checked_value(metrics, target.agent, said.name, target.level, said.values)
-            correction = None if said.correction is None else checked_correction(said.correction, agent)
+            correction = said.correction
+            if correction is not None:  # parsing a query takes its time
+                correction = await asyncio.to_thread(checked_correction, correction, agent)
         rating = Rating(
             tenant=caller.tenant,
             rater=rater_of(caller, said.rater),
