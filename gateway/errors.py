@@ -152,13 +152,15 @@ async def in_shape(answer: Awaitable[Response], shape: Callable[[ApiError], Resp
 
 def _methods(app: FastAPI, request: Request) -> set[str]:
     """What may be done with the path of a request: each of its methods may be a route of its own."""
-    routes = (route for route in app.routes if isinstance(route, Route))
-    return {
-        method
-        for route in routes
-        if route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    }
+    routes = [
+        route
+        for route in app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    literal = [
+        route for route in routes if route.path == request.url.path
+    ]  # not what would be its id elsewhere
+    return {method for route in literal or routes for method in route.methods or ()}
 
 
 def install(app: FastAPI) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, field_validator, model_validator
 
 from feedback.events import Rating, ShortText
 from feedback.store import Filter
@@ -15,7 +15,16 @@ MOST_ITEMS = 500
 
 _Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 _Scalar = bool | float | str
-_Time = Annotated[AwareDatetime, Field(strict=False)]
+
+
+def _no_number(value: Any) -> Any:
+    """Pydantic takes a number as well, for a Unix time."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("expected a time with its zone by RFC 3339, e.g. 2030-01-31T12:00:00Z")
+    return value
+
+
+_Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_no_number)]
 
 
 class FeedbackRequest(Body):

@@ -96,6 +96,8 @@ UNUSABLE = [
     ({"limit": "101"}, "limit"),
     ({"order": "up"}, "order"),
     ({"since": "yesterday"}, "since"),
+    ({"since": "1700000000"}, "since"),
+    ({"until": "-0.5"}, "until"),
     ({"since": "2026-01-01T00:00:00"}, "since"),
     ({"who": "ann"}, "who"),
     ({"withdrawn": "perhaps"}, "withdrawn"),
