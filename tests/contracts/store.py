@@ -376,6 +376,10 @@ class StoreContract:
         BackgroundResponses(store, hold=timedelta(0), keep=timedelta(0)).add("r3", "a", {})
         assert [kept.find(name, "a") is None for name in ("r1", "r2", "r3")] == [True, True, False]
 
+    def test_an_owner_cannot_be_named_as_those_are_for_whom_another_speaks(self, store: Store):
+        with pytest.raises(ValueError, match="no slash"):
+            Keys(store).create("app/ann", [])
+
     def test_a_scope_of_two_words_is_refused(self, store: Store):
         with pytest.raises(ValueError, match="one word"):
             Keys(store).create("ann", ["chat rate"])
