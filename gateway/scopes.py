@@ -56,6 +56,7 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "GET /v1/keys/{key_id}": ("admin",),
     "POST /v1/keys/{key_id}": ("admin",),
     "DELETE /v1/keys/{key_id}": ("admin",),
+    "GET /arize_phoenix_version": (),
     "GET /healthz": (),
     "GET /readyz": (),
     "GET /metrics": ("operate",),

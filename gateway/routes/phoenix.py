@@ -3,9 +3,9 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
-from gateway.description import BASIC, asks, errors_as, takes
+from gateway.description import BASIC, OPEN, asks, errors_as, takes
 from gateway.errors import in_shape
 from gateway.feedback_shapes.phoenix import (
     AnnotateQuery,
@@ -19,6 +19,9 @@ from gateway.state import gateway_of
 from gateway.wire import read, read_query
 
 router = APIRouter(tags=["feedback of other products' clients"])
+
+# The version in which annotations of sessions came: clients look for it before they annotate one.
+_VERSION = "12.0.0"
 
 Annotations = AnnotateSpans | AnnotateTraces | AnnotateSessions
 
@@ -43,6 +46,12 @@ async def annotate_traces(request: Request) -> Response:
 async def annotate_sessions(request: Request) -> Response:
     """Rate episodes, as Phoenix's client does. All are taken, or none."""
     return await in_shape(_annotate(request, AnnotateSessions), refusal)
+
+
+@router.get("/arize_phoenix_version", response_class=PlainTextResponse, openapi_extra=OPEN)
+async def phoenix_version() -> str:
+    """The version of Phoenix whose annotations are taken here."""
+    return _VERSION
 
 
 async def _annotate(request: Request, kind: type[Annotations]) -> Response:

@@ -27,8 +27,13 @@ _CHECKS = (
     "allow_header_conformance",
     "ignored_auth",
 )
-_OPEN: dict[str, list[Any]] = {"/healthz": [], "/readyz": [], "/metrics": [{}, {"key": []}]}
-_BASIC = [{"key": []}, {"basic": []}]  # where other products' clients rate
+_OPEN: dict[str, list[Any]] = {
+    "/healthz": [],
+    "/readyz": [],
+    "/arize_phoenix_version": [],
+    "/metrics": [{}, {"key": []}],
+}
+_BASIC: list[Any] = [{"key": []}, {"basic": []}]  # where other products' clients rate
 
 
 async def test_no_request_is_answered_otherwise_than_the_document_says_and_none_is_a_defect(

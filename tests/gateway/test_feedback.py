@@ -100,7 +100,7 @@ async def test_another_tenants_request_is_as_unknown_as_one_that_never_was(live:
     assert ours == []
 
 
-_UNUSABLE: list[tuple[dict[str, Any], str, str]] = [
+_UNUSABLE: list[tuple[dict[str, Any], str | None, str]] = [
     ({"value": "yes"}, "value", "true or false"),
     ({"value": 1}, "value", "true or false"),
     ({"value": None}, "value", "true or false"),

@@ -308,6 +308,11 @@ async def test_phoenix_spans_traces_and_sessions_are_requests_and_episodes(live:
     )
 
 
+async def test_phoenix_clients_find_a_version_that_has_annotations_of_sessions(live: World) -> None:
+    response = await live.http(None).get("/arize_phoenix_version")
+    assert (response.status_code, response.text) == (200, "12.0.0")
+
+
 async def test_phoenix_the_identifier_tells_apart_who_annotates(live: World) -> None:
     asked = await _ask(live)
     for identifier, score in (("a", 1), ("b", 1), ("a", 0)):
