@@ -97,7 +97,7 @@ def state(key: Key) -> str:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Keys]:
-    """The keys of the store. Raises `FlywheelError` where the store fails, or cannot hold what it is given."""
+    """The keys of the store. Raises `FlywheelError` where the store fails."""
     try:
         store = Store.open(settings.feedback.store_url)
     except (StoreError, ValueError, OSError) as error:
@@ -106,7 +106,5 @@ def opened(settings: Settings) -> Iterator[Keys]:
         yield Keys(store)
     except StoreError as error:
         raise FlywheelError(f"the store failed: {error}") from error
-    except ValueError as error:  # what a key cannot be
-        raise FlywheelError(str(error)) from error
     finally:
         store.close()
