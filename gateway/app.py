@@ -41,7 +41,20 @@ from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, keys, metrics, models, plain, policies, responses
+from gateway.routes import (
+    chat,
+    feedback,
+    health,
+    keys,
+    langfuse,
+    metrics,
+    mlflow,
+    models,
+    phoenix,
+    plain,
+    policies,
+    responses,
+)
 from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
@@ -87,7 +100,8 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
         telemetry=telemetry,
     )
     errors.install(app)
-    for routes in (chat, responses, plain, models, feedback, policies, keys, health, metrics):
+    rating = (feedback, langfuse, mlflow, phoenix)
+    for routes in (chat, responses, plain, models, *rating, policies, keys, health, metrics):
         app.include_router(routes.router)
     return app
 

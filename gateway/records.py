@@ -39,8 +39,10 @@ class Records:
         self, group: Literal["episode_id", "trace_id"], name: str, tenant: str
     ) -> RequestFinished | None:
         """The newest request of this tenant in an episode, or in a trace."""
-        waiting = self._waiting(RequestFinished, group, name, tenant)  # newer than whatever has landed
-        return waiting or self._store.newest(tenant, **{group: name})
+        waiting = self._waiting(
+            RequestFinished, group, name, tenant
+        )  # first: what has moved on meanwhile has landed
+        return _newest(waiting, self._store.newest(tenant, **{group: name}))
 
     def of_span(self, span_id: str, tenant: str) -> RequestFinished | None:
         """The request of this tenant with this span, when it has landed."""
@@ -67,7 +69,7 @@ class Records:
             except ValidationError:  # a later version's, perhaps; it is the collector's to judge
                 continue
             if isinstance(event, kind) and (getattr(event, field), event.tenant) == (value, tenant):
-                found = event
+                found = _newest(found, event)
         return found
 
     def _mentioning(self, field: str, value: str) -> Iterator[bytes]:
@@ -75,6 +77,11 @@ class Records:
         yield from self._delivery.containing(text)
         for path in self._siblings:
             yield from outboxes.containing(path, text)
+
+
+def _newest(one: E | None, other: E | None) -> E | None:
+    there = [event for event in (one, other) if event is not None]
+    return max(there, key=lambda event: (event.time, event.event_id), default=None)
 
 
 def _found(landed: Callable[[], E | None], waiting: Callable[[], E | None]) -> E | None:
