@@ -1,7 +1,7 @@
 """The end of an event's way: what can be parsed becomes a row, what cannot becomes a dead letter with its reason."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -13,10 +13,10 @@ _log = logging.getLogger(__name__)
 
 
 class Collected(NamedTuple):
-    """How many records of a batch were events (delivered before or not), and what the others were, by their place."""
+    """How many records of a batch were events (delivered before or not), and what the others are."""
 
     events: int
-    letters: Mapping[int, DeadLetter]
+    letters: Sequence[DeadLetter]
 
     @property
     def dead_letters(self) -> int:
@@ -37,17 +37,16 @@ class Collector:
         for ever, and everything behind it would wait.
         """
         parsed: list[events.AnyEvent] = []
-        dead: dict[int, DeadLetter] = {}
-        for place, data in enumerate(batch):
+        dead: list[DeadLetter] = []
+        for data in batch:
             try:
                 parsed.append(events.parse(data))
             except ValidationError as error:
-                dead[place] = DeadLetter(data, _reason(data, error))
-        self._store.write(parsed, list(dead.values()))
+                dead.append(DeadLetter(data, _reason(data, error)))
+        self._store.write(parsed, dead)
         if dead:
-            first = next(iter(dead.values()))
             _log.error(
-                "%d of %d records are dead letters; the first: %s", len(dead), len(batch), first.reason
+                "%d of %d records are dead letters; the first: %s", len(dead), len(batch), dead[0].reason
             )
         return Collected(len(parsed), dead)
 
