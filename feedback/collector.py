@@ -48,7 +48,7 @@ class Collector:
             try:
                 parsed.append(_Parsed(data, events.parse(data)))
             except ValidationError as error:
-                dead.append(DeadLetter(data, _reason(data, error)))
+                dead.append(DeadLetter(data, reason(data, error)))
         try:
             self._store.write([event for _, event in parsed], dead)
         except UnstorableError:
@@ -72,7 +72,7 @@ class Collector:
         return []
 
 
-def _reason(data: bytes, error: ValidationError) -> str:
+def reason(data: bytes, error: ValidationError) -> str:
     """What is wrong and where, without the data itself: reasons are logged, what people wrote is not."""
     if (version := _version(data)) > events.SCHEMA_VERSION:
         return f"schema_version: {version} is newer than {events.SCHEMA_VERSION}, the newest that this code knows"
