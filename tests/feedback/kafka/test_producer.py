@@ -49,7 +49,7 @@ async def test_the_order_of_each_episode_is_kept(options, bus):
 
 
 async def test_the_longest_request_is_taken_as_it_is(options, bus, store):
-    body = as_json(long_request(200_000))[0]
+    body = as_json(long_request(230_000))[0]
     assert len(body) > 10_000_000
     with collecting(options, store):
         await bus.publish([body])
