@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class Sender:
-    """Sends records and waits for them. Blocks; `send` is for one thread, `close` for any.
+    """Sends records and waits for them. Blocks; for one thread at a time.
 
     After a failure kafka-python's producer is thrown away: nothing of the old one can come behind what is sent next,
     and one that a broker has refused a record accepts no others.
