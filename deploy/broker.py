@@ -26,7 +26,7 @@ HOW_TO_GET_ONE = (
     "(https://kafka.apache.org/downloads), name its folder in KAFKA_HOME and install Java 17, or install Docker"
 )
 _HEAP = "KAFKA_HEAP_MAX"  # environment variable: most memory of Java's, e.g. 384m
-_READY_SECONDS = 90.0
+_READY_SECONDS = 120.0
 _ANSWER_SECONDS = 2.0
 # Protocol guide, "Metadata" version 1, about no topic: key, version, correlation id, no client id, no topics.
 _METADATA = struct.pack(">hhihi", 3, 1, 1, -1, 0)
@@ -104,6 +104,9 @@ def _format(run: Sequence[str], file: Path) -> None:
 def _in_docker(data: Path, port: int, *, durable: bool) -> Sequence[str]:
     data.mkdir(parents=True, exist_ok=True)
     name = f"flywheel-kafka-{hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]}"
+    subprocess.run(
+        ("docker", "rm", "--force", name), capture_output=True, check=False
+    )  # one whose guard was killed
     told = properties(port) | {"log.dirs": "/var/lib/kafka/data"}
     volume = ("--volume", f"{name}:/var/lib/kafka/data") if durable else ()
     variables = [
