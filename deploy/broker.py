@@ -46,8 +46,8 @@ def program(data: Path, port: int, *, logs: Path, durable: bool = True) -> Progr
     home = os.environ.get("KAFKA_HOME")
     if home:
         command = _from_folder(Path(home), data, port)
-    elif shutil.which("docker"):
-        command = _in_docker(data, port, durable=durable)
+    elif (docker := shutil.which("docker")) is not None:
+        command = _in_docker(docker, data, port, durable=durable)
     else:
         raise FlywheelError(HOW_TO_GET_ONE)
     return Program(
@@ -101,11 +101,11 @@ def _format(run: Sequence[str], file: Path) -> None:
         )
 
 
-def _in_docker(data: Path, port: int, *, durable: bool) -> Sequence[str]:
+def _in_docker(docker: str, data: Path, port: int, *, durable: bool) -> Sequence[str]:
     data.mkdir(parents=True, exist_ok=True)
     name = f"flywheel-kafka-{hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]}"
     subprocess.run(
-        ("docker", "rm", "--force", name), capture_output=True, check=False
+        (docker, "rm", "--force", name), capture_output=True, check=False
     )  # one whose guard was killed
     told = properties(port) | {"log.dirs": "/var/lib/kafka/data"}
     volume = ("--volume", f"{name}:/var/lib/kafka/data") if durable else ()
@@ -114,7 +114,7 @@ def _in_docker(data: Path, port: int, *, durable: bool) -> Sequence[str]:
         for setting, value in told.items()
         for word in ("--env", f"KAFKA_{setting.upper().replace('.', '_')}={value}")
     ]
-    return ("docker", "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
+    return (docker, "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
 
 
 def properties(port: int) -> dict[str, str]:
