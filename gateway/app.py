@@ -31,6 +31,7 @@ from gateway.external import External
 from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
 from gateway.idempotency import HOLD_SECONDS, Idempotency
+from gateway.ingest import Ingest
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
@@ -40,7 +41,7 @@ from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, keys, metrics, models, plain, policies, responses
+from gateway.routes import chat, feedback, health, keys, metrics, models, otlp, plain, policies, responses
 from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
@@ -86,7 +87,7 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
         telemetry=telemetry,
     )
     errors.install(app)
-    for routes in (chat, responses, plain, models, feedback, policies, keys, health, metrics):
+    for routes in (chat, responses, plain, models, feedback, policies, otlp, keys, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -200,6 +201,7 @@ async def _opened(
             external_chat=external_chat,
             passthrough=passthrough,
             records=records,
+            ingest=Ingest(recorder, records, config.ingest),
             outbox_path=outbox_path,
             peers=peers,
             board=board,

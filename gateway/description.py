@@ -94,7 +94,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         for operation in path.values():
             operation.setdefault("security", [{"key": []}])
             operation["responses"].pop("422", None)
-            operation["responses"]["default"] = _REFUSED
+            operation["responses"].setdefault("default", _REFUSED)
             _hoist(operation.get("requestBody", {}), schemas)
     return document
 

@@ -16,6 +16,7 @@ from gateway.config import GatewayConfig
 from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
 from gateway.idempotency import Idempotency
+from gateway.ingest import Ingest
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
@@ -58,6 +59,7 @@ class Gateway:
     external_chat: ExternalChat
     passthrough: Passthrough
     records: Records
+    ingest: Ingest
     outbox_path: Path
     peers: Peers
     board: Board
