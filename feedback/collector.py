@@ -25,10 +25,10 @@ class Collected(NamedTuple):
 
 
 class Collector:
-    """Writes batches into the store. Stateless between batches, so that any number may run."""
+    """Writes batches into `store`. Stateless between batches, so that any number may run."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
 
     def collect(self, batch: Sequence[bytes]) -> Collected:
         """Write the whole batch in one transaction; the same batch again changes nothing. Raises `StoreError`.
@@ -43,7 +43,7 @@ class Collector:
                 parsed.append(events.parse(data))
             except ValidationError as error:
                 dead[place] = DeadLetter(data, _reason(data, error))
-        self._store.write(parsed, list(dead.values()))
+        self.store.write(parsed, list(dead.values()))
         if dead:
             first = next(iter(dead.values()))
             _log.error(

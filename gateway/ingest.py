@@ -54,6 +54,19 @@ _FORMS = {
 }
 
 
+class _Known(NamedTuple):
+    """What there is of one tenant, wherever it is on its way."""
+
+    records: Records
+    tenant: str
+
+    def request(self, request_id: str) -> RequestFinished | None:
+        return self.records.find(request_id, self.tenant)
+
+    def of_span(self, span_id: str) -> RequestFinished | None:
+        return self.records.of_span(span_id, self.tenant)
+
+
 class Ingest:
     """Takes exports. One is read at a time: in memory, a small message of protobuf may be 90 times its bytes."""
 
@@ -119,11 +132,7 @@ class Ingest:
         taken = otlp.convert(export, otlp.Source(sender.tenant, sender.owner, datetime.now(UTC)))
         if "rate" not in sender.scopes:
             return _without_ratings(taken)
-        return otlp.aimed(taken, lambda request_id: self._episode(request_id, sender.tenant))
-
-    def _episode(self, request_id: str, tenant: str) -> str | None:
-        found = self._recorder.recent(request_id, tenant) or self._records.find(request_id, tenant)
-        return None if found is None else found.episode_id
+        return otlp.aimed(taken, _Known(self._records, sender.tenant))
 
     async def _record(self, events: Sequence[RequestFinished | Rating]) -> None:
         recording = [

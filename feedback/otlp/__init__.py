@@ -14,11 +14,11 @@ usual instrumentations wrote before there were any. The rules:
   itself gets a prefix: what came from outside is never found under the id of a request of ours.
 - The episode is the conversation, else the trace.
 - `gen_ai.evaluation.result` is a rating: of the response that it names, else of the span that it is on, else of the
-  conversation. A span is rated by its event's id, which is known before the span has come.
+  conversation.
 - An agent that recorded no messages itself has those of its first and its last model call.
 """
 
-from feedback.otlp.evaluations import aimed
+from feedback.otlp.evaluations import Known, aimed
 from feedback.otlp.exports import Export, convert, size
 from feedback.otlp.source import Converted, Source
 from feedback.otlp.wire import OtlpError, either, from_json, from_protobuf
@@ -26,6 +26,7 @@ from feedback.otlp.wire import OtlpError, either, from_json, from_protobuf
 __all__ = [
     "Converted",
     "Export",
+    "Known",
     "OtlpError",
     "Source",
     "aimed",

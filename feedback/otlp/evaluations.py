@@ -1,13 +1,12 @@
 """`gen_ai.evaluation.result`, a log record or an event of a span → a `Rating`."""
 
-from collections.abc import Callable
-from typing import Any, Final, get_args
+from typing import Any, Final, Protocol, get_args
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from pydantic import ValidationError
 
-from feedback.events import Rating, RequestFinished
+from feedback.events import SPAN_ID, Rating, RequestFinished
 from feedback.otlp.source import PREFIX, Converted, Source, foreign, is_ours, short
 from feedback.otlp.spans import EVALUATION, Key
 from feedback.otlp.wire import attributes, text
@@ -72,7 +71,7 @@ def evaluation(
     kind = rest.pop(RATER_KIND, None)
     name = text(rest.pop(_NAME, ""))
     if span is not None:
-        rest |= {"otel.trace.id": span[0], "otel.span.id": span[1]}
+        rest |= {"otel.trace.id": span[0], SPAN_ID: span[1]}
     try:
         return Rating(
             event_id=source.id_of(
@@ -96,24 +95,41 @@ def evaluation(
         return f"an evaluation whose {'.'.join(map(str, first['loc']))} cannot be taken: {first['msg']}"
 
 
-def aimed(taken: Converted, episode: Callable[[str], str | None]) -> Converted:
-    """The same, with each rating of what has its response's id here. `episode` is that of a request of the tenant.
+class Known(Protocol):
+    """Looks requests of the tenant up."""
 
-    An id that this gateway could have given is its own where it has such a request, else that of another gateway.
+    def request(self, request_id: str) -> RequestFinished | None:
+        """By its id."""
+        ...
+
+    def of_span(self, span_id: str) -> RequestFinished | None:
+        """By its span's id."""
+        ...
+
+
+def aimed(taken: Converted, known: Known) -> Converted:
+    """The same, with each rating of what it is about as far as that is known here.
+
+    A response id that this gateway could have given is its own where it has such a request, else another gateway's. A
+    span is rated by the id of its request; where that has not come yet, by the one that it will have unless its span
+    has a response's.
     """
-    return taken._replace(
-        events=tuple(_aimed(event, episode) if isinstance(event, Rating) else event for event in taken.events)
-    )
+    events = (_aimed(event, known) if isinstance(event, Rating) else event for event in taken.events)
+    return taken._replace(events=tuple(events))
 
 
-def _aimed(rating: Rating, episode: Callable[[str], str | None]) -> Rating:
+def _aimed(rating: Rating, known: Known) -> Rating:
     request_id = rating.request_id
-    if request_id is None or not is_ours(request_id) or request_id.startswith(PREFIX):
+    if request_id is None or not is_ours(request_id):
         return rating
-    known = episode(request_id)
-    if known is None:
-        return rating.model_copy(update={"request_id": foreign(request_id)})
-    return rating.model_copy(update={"episode_id": known})
+    told = request_id.startswith(PREFIX)
+    if told:
+        found = known.of_span(rating.tags[SPAN_ID]) if SPAN_ID in rating.tags else None
+    else:
+        found = known.request(request_id)
+    if found is not None:
+        return rating.model_copy(update={"request_id": found.request_id, "episode_id": found.episode_id})
+    return rating if told else rating.model_copy(update={"request_id": foreign(request_id)})
 
 
 def _span(record: LogRecord) -> Key | None:

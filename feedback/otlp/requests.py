@@ -6,12 +6,13 @@ from typing import Final, Literal
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic import ValidationError
 
-from feedback.events import Message, Rating, RequestFinished, ToolCall
+from feedback.events import SPAN_ID, Message, Rating, RequestFinished, ToolCall
 from feedback.otlp.calls import ENTITY, Generation, Said, generation, tool_call
 from feedback.otlp.evaluations import evaluation
 from feedback.otlp.source import Converted, Source, foreign, short
 from feedback.otlp.spans import Key, Span, gathered, read
 from feedback.otlp.wire import text
+from feedback.policies import told_policy
 
 _OPERATIONS: Final[Mapping[str, Literal["text_completion", "embeddings"]]] = {
     "text_completion": "text_completion",
@@ -49,11 +50,6 @@ def requests(export: ExportTraceServiceRequest, source: Source) -> Converted:
     return Converted(tuple(events), invalid, tuple(reasons))
 
 
-def policy(agent: str, model: str) -> str:
-    """The name of what answered there. None of this gateway's is like it: in those, no `@otlp:` follows an agent."""
-    return short(f"{short(agent, 90).replace('@', '~')}@otlp:{model.replace('@', '~')}")
-
-
 def _request(head: Span, below: list[Span], source: Source, conversation: str | None) -> RequestFinished:
     trace, span = head.key
     event_id = source.id_of(trace, span)
@@ -77,7 +73,7 @@ def _request(head: Span, below: list[Span], source: Source, conversation: str | 
         episode_id=short(_conversation(head) or conversation or trace),
         trace_id=trace,
         agent=agent,
-        policy=policy(agent, model or "unknown"),
+        policy=short(told_policy(short(agent, 90), model or "unknown")),
         caller=source.caller,
         input=heard,
         output=answered[0].text if answered else None,
@@ -122,7 +118,7 @@ def _cost(head: Span, below: Iterable[Span]) -> float | None:
 def _metadata(head: Span, said: Said) -> dict[str, str]:
     """Where it came from, and what else an agent's span told. Of other spans that is in their call."""
     rest = {name: text(value) for name, value in said.rest.items()} if head.kind == "agent" else {}
-    told = {"otel.span.name": head.name, "otel.span.id": head.key[1], "service.name": head.service}
+    told = {"otel.span.name": head.name, SPAN_ID: head.key[1], "service.name": head.service}
     return {**rest, **{name: value for name, value in told.items() if value}}
 
 
