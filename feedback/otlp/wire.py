@@ -1,6 +1,7 @@
 """OTLP's encodings (https://opentelemetry.io/docs/specs/otlp/) and the values in them."""
 
 import base64
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -57,14 +58,13 @@ def either(data: bytes) -> ExportTraceServiceRequest | ExportLogsServiceRequest:
     Each is nearly the other: what tells them apart is that a span begins with the 16 bytes of its trace's id, where a
     log record has a time.
     """
-    traces = from_protobuf(data, ExportTraceServiceRequest)
-    spans = [
-        span for resource in traces.resource_spans for scope in resource.scope_spans for span in scope.spans
-    ]
-    if any(len(span.trace_id) == 16 and len(span.span_id) == 8 for span in spans):
-        return traces
+    with contextlib.suppress(OtlpError):  # of log records it may be no valid protobuf
+        traces = from_protobuf(data, ExportTraceServiceRequest)
+        spans = [x for part in traces.resource_spans for scope in part.scope_spans for x in scope.spans]
+        if any(len(span.trace_id) == 16 and len(span.span_id) == 8 for span in spans):
+            return traces
     logs = from_protobuf(data, ExportLogsServiceRequest)
-    records = [item for part in logs.resource_logs for scope in part.scope_logs for item in scope.log_records]
+    records = [x for part in logs.resource_logs for scope in part.scope_logs for x in scope.log_records]
     if any(record.time_unix_nano or record.observed_time_unix_nano for record in records):
         return logs
     raise OtlpError("neither spans nor log records")
