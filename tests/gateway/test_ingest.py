@@ -142,7 +142,9 @@ async def test_an_export_is_bounded_before_and_after_it_is_unpacked(world: World
             (bomb, {"content-encoding": "gzip"}),
             (spans.SerializeToString(), {}),
         ):
-            response = await client.post("/v1/traces", content=body, headers={"content-type": PROTOBUF, **headers})
+            response = await client.post(
+                "/v1/traces", content=body, headers={"content-type": PROTOBUF, **headers}
+            )
             assert response.status_code == 413
             assert _decoded(response, Status).message
 

@@ -33,7 +33,10 @@ def test_nobody_reads_the_topic_unless_it_is_said_whose_it_is():
 
 async def test_spans_and_evaluations_are_stored_once_and_what_is_no_export_is_a_dead_letter(telling, store):
     app = App()
-    with app.span("invoke_agent", **{g.GEN_AI_AGENT_NAME: "helper"}), app.chat(**{g.GEN_AI_RESPONSE_ID: "r-1"}):
+    with (
+        app.span("invoke_agent", **{g.GEN_AI_AGENT_NAME: "helper"}),
+        app.chat(**{g.GEN_AI_RESPONSE_ID: "r-1"}),
+    ):
         app.evaluate(name="tone", score__value=0.5)
     traces, logs = app.traces(), app.logs()
     partly = type(traces).FromString(traces.SerializeToString())
@@ -50,4 +53,7 @@ async def test_spans_and_evaluations_are_stored_once_and_what_is_no_export_is_a_
     assert (rating.name, rating.value, rating.rater) == ("tone", 0.5, "otlp")
     letters = {letter.data: letter for letter in dead_letters(telling)}
     assert set(letters) == {exports[3], b"no export"}
-    assert all(letter.origin is not None and letter.origin.topic == telling.topic("otlp") for letter in letters.values())
+    assert all(
+        letter.origin is not None and letter.origin.topic == telling.topic("otlp")
+        for letter in letters.values()
+    )
