@@ -203,7 +203,7 @@ async def _opened(
             passthrough=passthrough,
             records=records,
             rater=Rater(agents, recorder, records, Ratings(store), telemetry),
-            ingest=Ingest(recorder, records, config.ingest),
+            ingest=Ingest(delivery, records, config.ingest),
             outbox_path=outbox_path,
             peers=peers,
             board=board,

@@ -24,11 +24,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from feedback import otlp
+from feedback.delivery import Delivery
 from feedback.events import Rating, RequestFinished
 from feedback.store import Key
 from gateway.config import IngestOptions
 from gateway.errors import ApiError, to_api_error
-from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.wire import read_body
 
@@ -70,8 +70,8 @@ class _Known(NamedTuple):
 class Ingest:
     """Takes exports. One is read at a time: in memory, a small message of protobuf may be 90 times its bytes."""
 
-    def __init__(self, recorder: Recorder, records: Records, options: IngestOptions) -> None:
-        self._recorder = recorder
+    def __init__(self, delivery: Delivery, records: Records, options: IngestOptions) -> None:
+        self._delivery = delivery
         self._records = records
         self._options = options
         self._reading = asyncio.Lock()
@@ -135,12 +135,9 @@ class Ingest:
         return otlp.aimed(taken, _Known(self._records, sender.tenant))
 
     async def _record(self, events: Sequence[RequestFinished | Rating]) -> None:
-        recording = [
-            self._recorder.rating(event) if isinstance(event, Rating) else self._recorder.request(event)
-            for event in events
-        ]
         # All of them, before the first failure is told: what is sent again has no second effect.
-        for outcome in await asyncio.gather(*recording, return_exceptions=True):
+        outcomes = await asyncio.gather(*map(self._delivery.append, events), return_exceptions=True)
+        for outcome in outcomes:
             if outcome is not None:
                 raise outcome
 

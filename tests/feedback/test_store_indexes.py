@@ -88,6 +88,4 @@ def test_a_read_follows_an_index(large: Store, read: str):
     for plan in plans:
         assert re.search(r"Index (Only )?Scan|INDEX", plan), plan
         assert not re.search(r"Seq Scan|SCAN (requests|ratings)", plan), plan
-        assert read != "all requests of a tenant" or not re.search(
-            r"^ *(->  )?Sort|B-TREE FOR ORDER", plan
-        ), plan
+        assert read != "all requests of a tenant" or not re.search(r"^ *(->  )?Sort|B-TREE FOR ORDER", plan), plan

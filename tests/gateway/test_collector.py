@@ -24,6 +24,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.util.types import AnyValue
 
 from feedback.bus.kafka import topics
 from feedback.bus.kafka.options import KafkaOptions
@@ -199,7 +200,7 @@ def _tell(url: str) -> None:
         for name, attributes in (("chat gpt-large", chat), ("execute_tool query", tool)):
             with tracer.start_as_current_span(name, attributes=attributes):
                 pass
-        score = {"gen_ai.evaluation.name": "tone", "gen_ai.evaluation.score.value": 0.5}
+        score: dict[str, AnyValue] = {"gen_ai.evaluation.name": "tone", "gen_ai.evaluation.score.value": 0.5}
         loggers.get_logger("app").emit(event_name="gen_ai.evaluation.result", attributes=score)
     tracers.shutdown()
     loggers.shutdown()
@@ -207,7 +208,7 @@ def _tell(url: str) -> None:
 
 async def _arrived(store: Store, tenant: str) -> None:
     """What `_tell` told is in the store, as one request and its rating."""
-    await until(lambda: list(store.requests(tenant=tenant)) and list(store.ratings(tenant=tenant)), 60)
+    await until(lambda: store.counts()["requests"] and store.counts()["ratings"], 60)
     (request,), (rating,) = store.requests(tenant=tenant), store.ratings(tenant=tenant)
     assert (request.origin, request.agent, request.input[0].text) == ("otlp", "helper", TEXT)
     assert [call.kind for call in request.calls] == ["external", "tool"]

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import shutil
+from typing import Any
 
 import httpx
 import pytest
@@ -59,10 +61,11 @@ def _decoded(response: httpx.Response, kind):
     return Parse(response.content, kind())
 
 
-async def _send(client, export, form=PROTOBUF, signal="traces", **headers) -> httpx.Response:
-    return await client.post(
-        f"/v1/{signal}", content=_encoded(export, form), headers={"content-type": form, **headers}
-    )
+async def _send(
+    client: httpx.AsyncClient, export: Any, form: str = PROTOBUF, signal: str = "traces"
+) -> httpx.Response:
+    body = _encoded(export, form)
+    return await client.post(f"/v1/{signal}", content=body, headers={"content-type": form})
 
 
 async def _landed(world: World, count: int, tenant: str = "default") -> list[RequestFinished]:
@@ -73,7 +76,7 @@ async def _landed(world: World, count: int, tenant: str = "default") -> list[Req
 
 @pytest.mark.parametrize("form", _FORMS)
 async def test_an_export_is_answered_in_its_encoding_and_recorded(live: World, sender, form: str) -> None:
-    response = await _send(sender, _agent().traces(), f"{form}")
+    response = await _send(sender, _agent().traces(), form)
     assert (response.status_code, response.headers["content-type"]) == (200, form)
     assert _decoded(response, ExportTraceServiceResponse) == ExportTraceServiceResponse()
     (event,) = await _landed(live, 1)
@@ -153,9 +156,10 @@ async def test_too_many_at_once_are_told_to_come_again(world: World) -> None:
     async with world.running(ingest=IngestOptions(max_concurrent=1)):
         client = await _client(world, ["ingest"])
         assert world.gateway is not None
-        async with world.gateway.ingest._reading:  # the first waits here
+        ingest = world.gateway.ingest
+        async with ingest._reading:  # the first waits here
             first = asyncio.create_task(_send(client, _agent().traces()))
-            await until(lambda: world.gateway is not None and world.gateway.ingest._running == 1)
+            await until(lambda: ingest._running == 1)
             refused = await _send(client, _agent().traces())
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert (await first).status_code == 200
@@ -214,6 +218,18 @@ async def test_evaluations_become_ratings_of_requests_of_others_and_of_ours(live
         }
 
 
+async def test_people_rate_what_others_told_of(live: World, sender) -> None:
+    assert (await _send(sender, _agent(**{g.GEN_AI_RESPONSE_ID: "r-1"}).traces())).status_code == 200
+    (event,) = await _landed(live, 1)
+    ann = live.http("ann")
+    assert (
+        await ann.post("/v1/feedback", json={"request_id": event.request_id, "value": True})
+    ).status_code == 200
+    assert live.gateway is not None
+    exposition = await live.gateway.telemetry.exposition(live.gateway)
+    assert exposition is not None and b"elsewhere" in exposition and b"helper" not in exposition
+
+
 async def test_no_export_stands_before_a_request_of_this_gateway(live: World, sender) -> None:
     trace, caller = "ab" * 16, "cd" * 8
     headers = {"traceparent": f"00-{trace}-{caller}-01", "x-episode-id": "case-7"}
@@ -262,8 +278,6 @@ async def test_what_a_gateway_tells_of_itself_another_one_takes(world: World, gr
 
 def _beside(world: World, folder):
     """The configuration of a second gateway, with files of its own."""
-    import shutil
-
     folder.mkdir()
     shutil.copy(world.folder / "store.db", folder / "store.db")
     changes = {"store_url": f"sqlite:///{folder / 'store.db'}", "outbox_path": folder / "outbox.db"}

@@ -65,12 +65,14 @@ class App:
     def traces(self) -> ExportTraceServiceRequest:
         found = encode_spans(self._spans.get_finished_spans())
         self._spans.clear()
-        return ExportTraceServiceRequest.FromString(found.SerializeToString())
+        export: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(found.SerializeToString())
+        return export
 
     def logs(self) -> ExportLogsServiceRequest:
         found = encode_logs(self._logs.get_finished_logs())
         self._logs.clear()
-        return ExportLogsServiceRequest.FromString(found.SerializeToString())
+        export: ExportLogsServiceRequest = ExportLogsServiceRequest.FromString(found.SerializeToString())
+        return export
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """OTLP's encodings: both say the same, and no bytes do more than be refused."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from feedback.otlp.wire import value
 from tests.feedback.otlp.conftest import SOURCE, App
 from tests.gateway.otlp import document
 
-_KINDS = st.sampled_from([ExportTraceServiceRequest, ExportLogsServiceRequest])
+_KINDS: st.SearchStrategy[Any] = st.sampled_from((ExportTraceServiceRequest, ExportLogsServiceRequest))
 
 
 def _exports():
