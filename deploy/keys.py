@@ -98,6 +98,9 @@ def state(key: Key) -> str:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Keys]:
-    """The keys of the store. Raises `FlywheelError` where the store fails."""
+    """The keys of the store. Raises `FlywheelError` where the store fails, or cannot hold what it is given."""
     with store.opened(settings) as opened_store:
-        yield Keys(opened_store)
+        try:
+            yield Keys(opened_store)
+        except ValueError as error:  # what a key cannot be
+            raise FlywheelError(str(error)) from error

@@ -8,7 +8,8 @@ is made of, or is counted once, by a reason:
 - `unverifiable`: it says that an answer is wrong and not what is right, or nothing can tell
 - `duplicate`: it agrees with the sample; `outvoted`: it disagrees with the sample
 - `contradictory`: people disagree about the task, and no side is clearly the larger
-- `not_boolean`: its value is neither true nor false
+- `not_boolean`: its value is neither true nor false; `of_one_call`: it is not about the answer
+- `free_text`: its correction is a text, of which nobody can tell what it evaluates to
 - `no_question`: others told of its request, and what was asked is not known, or is nothing that one asks an agent here
 """
 

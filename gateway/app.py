@@ -42,7 +42,21 @@ from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, keys, metrics, models, otlp, plain, policies, responses
+from gateway.routes import (
+    chat,
+    feedback,
+    health,
+    keys,
+    langfuse,
+    metrics,
+    mlflow,
+    models,
+    otlp,
+    phoenix,
+    plain,
+    policies,
+    responses,
+)
 from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
@@ -88,7 +102,8 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
         telemetry=telemetry,
     )
     errors.install(app)
-    for routes in (chat, responses, plain, models, feedback, policies, otlp, keys, health, metrics):
+    rating = (feedback, langfuse, mlflow, phoenix)
+    for routes in (chat, responses, plain, models, *rating, policies, otlp, keys, health, metrics):
         app.include_router(routes.router)
     return app
 

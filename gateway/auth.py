@@ -1,6 +1,7 @@
 """Who is calling: `Authorization: Bearer fw-…` → a key with its owner, tenant and scopes."""
 
 import asyncio
+import base64
 import hashlib
 import time
 from datetime import UTC, datetime
@@ -26,6 +27,11 @@ class Auth:
     async def require(self, request: Request, *scopes: Scope) -> Key:
         """The caller's key, which has one of the scopes. Raises `ApiError` (401, 403) as `admit` does."""
         return await self.admit(request.headers.get("authorization", "").encode("latin-1"), *scopes)
+
+    async def require_of_any(self, request: Request, *scopes: Scope) -> Key:
+        """As `require`, of clients too that send the key as the password of HTTP Basic (RFC 7617), of any user."""
+        authorization = request.headers.get("authorization", "").encode("latin-1")
+        return await self.admit(_as_bearer(authorization), *scopes)
 
     async def admit(self, authorization: bytes, *scopes: Scope) -> Key:
         """The key in an `Authorization` header, which has one of the scopes.
@@ -74,3 +80,13 @@ class Auth:
             self._cache.clear()
         self._cache[digest] = (key, time.monotonic() + _CACHE_SECONDS)
         return key
+
+
+def _as_bearer(authorization: bytes) -> bytes:
+    kind, _, credentials = authorization.partition(b" ")
+    if kind.lower() != b"basic":
+        return authorization
+    try:
+        return b"Bearer " + base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return b""

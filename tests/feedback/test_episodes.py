@@ -1,7 +1,7 @@
 import pytest
 
 from feedback.episodes import build
-from tests.contracts.samples import rating, request
+from tests.contracts.samples import at, rating, request
 
 
 def test_an_episode_is_a_request_with_everyones_ratings():
@@ -31,6 +31,26 @@ def test_traffic_of_our_own_making_is_never_learned_from(purpose):
 
 def test_a_rating_whose_request_is_not_here_is_counted():
     assert build([request("r1")], [rating("r1"), rating("r2")]).excluded == {"unmatched": 1}
+
+
+def test_what_is_said_of_a_whole_episode_counts_for_its_last_completed_request():
+    asked = [request(f"r{n}", episode_id="e1", time=at(n)) for n in range(3)]
+    failed = request("r3", episode_id="e1", status="failed", output=None, time=at(3))
+    elsewhere = request("r4", episode_id="e2", time=at(4))
+    own, whole = rating("r0"), rating(None, episode_id="e1", name="resolved")
+    built = build([*asked, failed, elsewhere], [own, whole])
+    assert [episode.ratings for episode in built.episodes] == [(own,), (), (whole,), ()]
+    assert built.excluded == {"failed": 1}
+
+
+def test_what_is_said_of_an_episode_that_is_not_here_is_counted():
+    said = [rating(None, episode_id="e9"), rating(None, episode_id="e-r1", tenant="b")]
+    assert build([request("r1")], said).excluded == {"unmatched": 2}
+
+
+def test_a_rating_of_a_call_comes_with_its_request():
+    said = rating("r1", call=1, name="useful")
+    assert build([request("r1")], [said]).episodes[0].ratings == (said,)
 
 
 def test_a_rating_of_another_tenant_is_not_joined():

@@ -114,6 +114,7 @@ async def test_a_key_lives_no_longer_than_the_key_that_made_it(live: World) -> N
         ({}, "owner"),
         ({"owner": ""}, "owner"),
         ({"owner": " "}, "owner"),
+        ({"owner": "app/tim"}, "owner"),
         ({"owner": "tim", "tenant": "other"}, "tenant"),
         ({"owner": "tim", "scopes": []}, "scopes"),
         ({"owner": "tim", "scopes": ["root"]}, "scopes.0"),
