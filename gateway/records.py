@@ -38,9 +38,11 @@ class Records:
     def newest(
         self, group: Literal["episode_id", "trace_id"], name: str, tenant: str
     ) -> RequestFinished | None:
-        """The newest request of this tenant in an episode, or in a trace."""
+        """The newest request of this tenant in an episode, or in a trace; of what others told only where it is all."""
         waiting = self._waiting(RequestFinished, group, name, tenant)  # newer than whatever has landed
-        return waiting or self._store.newest(tenant, **{group: name})
+        if waiting is not None and waiting.origin == "gateway":
+            return waiting
+        return self._store.newest(tenant, **{group: name}) or waiting
 
     def of_span(self, span_id: str, tenant: str) -> RequestFinished | None:
         """The request of this tenant with this span, when it has landed."""
