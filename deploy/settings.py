@@ -15,7 +15,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
 from feedback.bus.kafka.options import KafkaOptions
-from gateway.config import MOST_WORKERS, Bounds, ExternalModels, TelemetryOptions
+from gateway.config import MOST_WORKERS, Bounds, ExternalModels, IngestOptions, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
 
@@ -155,6 +155,7 @@ class Settings(BaseSettings):
     agents: AgentsSection = AgentsSection()
     knowledge: KnowledgeSection = KnowledgeSection()
     bounds: Bounds = Bounds()
+    ingest: IngestOptions = IngestOptions()
     limits: LimitsConfig = LimitsConfig()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()

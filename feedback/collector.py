@@ -30,10 +30,10 @@ class _Parsed(NamedTuple):
 
 
 class Collector:
-    """Writes batches into the store. Stateless between batches, so that any number may run."""
+    """Writes batches into `store`. Stateless between batches, so that any number may run."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
 
     def collect(self, batch: Sequence[bytes]) -> Collected:
         """Write the whole batch in one transaction; the same batch again changes nothing. Raises `StoreError`.
@@ -50,10 +50,10 @@ class Collector:
             except ValidationError as error:
                 dead.append(DeadLetter(data, reason(data, error)))
         try:
-            self._store.write([event for _, event in parsed], dead)
+            self.store.write([event for _, event in parsed], dead)
         except UnstorableError:
             dead += self._write_in_halves(parsed)
-            self._store.write([], dead)
+            self.store.write([], dead)
         if dead:
             _log.error(
                 "%d of %d records are dead letters; the first: %s", len(dead), len(batch), dead[0].reason
@@ -63,7 +63,7 @@ class Collector:
     def _write_in_halves(self, records: Sequence[_Parsed]) -> list[DeadLetter]:
         """Write what can be written; what cannot is returned."""
         try:
-            self._store.write([event for _, event in records])
+            self.store.write([event for _, event in records])
         except UnstorableError as error:
             if len(records) == 1:
                 return [DeadLetter(records[0].data, f"the store cannot hold it: {error}")]

@@ -10,6 +10,7 @@ is made of, or is counted once, by a reason:
 - `contradictory`: people disagree about the task, and no side is clearly the larger
 - `not_boolean`: its value is neither true nor false; `of_one_call`: it is not about the answer
 - `free_text`: its correction is a text, of which nobody can tell what it evaluates to
+- `no_question`: others told of its request, and what was asked is not known, or is nothing that one asks an agent here
 """
 
 import hashlib
@@ -144,6 +145,8 @@ def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resol
         return "of_one_call"
     if not isinstance(rating.value, bool):
         return "not_boolean"
+    if request.origin == "otlp" and not _is_question(request.input):
+        return "no_question"
     if isinstance(rating.correction, str):
         return "free_text"
     if not rating.value and rating.correction is None:
@@ -159,6 +162,15 @@ def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resol
     task.evidence.append(_Evidence(rating, request, reference, fingerprint))
     task.supporters[fingerprint].add(rating.rater)
     return None
+
+
+def _is_question(messages: tuple[Message, ...]) -> bool:
+    """Whether it is a conversation in plain words: without the instructions, tools and images of another's agent."""
+    plain = all(
+        message.role in {"user", "assistant"} and isinstance(message.content, str) and not message.tool_calls
+        for message in messages
+    )
+    return plain and any(message.role == "user" for message in messages)
 
 
 def _object(request: RequestFinished, rating: Rating, task: _Task, resolve: Resolve) -> None:

@@ -24,6 +24,9 @@ from pydantic import (
 
 SCHEMA_VERSION: Final = 3
 CLIENT_ID: Final = "client_id"  # the tag that holds `Rating.client_id`
+SPAN_ID: Final = (
+    "otel.span.id"  # in the metadata of a request of origin otlp, and in the tags of a rating of a span
+)
 
 Scalar = str | int | float | bool | None
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
@@ -222,8 +225,9 @@ class RequestFinished(_Event):
 
     @property
     def span_id(self) -> str:
-        """The id of its span, which a client reads in the `traceparent` of the answer."""
-        return span_id(self.request_id)
+        """The id of its span: of ours, a client reads it in the `traceparent` of the answer."""
+        given = self.metadata.get(SPAN_ID) if self.origin == "otlp" else None
+        return given or span_id(self.request_id)
 
 
 class Rating(_Event):

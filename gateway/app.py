@@ -33,6 +33,7 @@ from gateway.external import External
 from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
 from gateway.idempotency import HOLD_SECONDS, Idempotency
+from gateway.ingest import Ingest
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
@@ -52,6 +53,7 @@ from gateway.routes import (
     metrics,
     mlflow,
     models,
+    otlp,
     phoenix,
     plain,
     policies,
@@ -104,7 +106,7 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
     )
     errors.install(app)
     rating = (feedback, langfuse, mlflow, phoenix)
-    for routes in (chat, responses, plain, models, *rating, policies, keys, health, metrics):
+    for routes in (chat, responses, plain, models, *rating, policies, otlp, keys, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -218,6 +220,7 @@ async def _opened(
             passthrough=passthrough,
             records=records,
             rater=Rater(agents, recorder, records, Ratings(store), telemetry),
+            ingest=Ingest(delivery, records, config.ingest),
             outbox_path=outbox_path,
             lag=lag,
             peers=peers,

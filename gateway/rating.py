@@ -18,6 +18,7 @@ from gateway.telemetry import Telemetry
 
 _LONGEST = 200  # characters of a rater
 _UNKNOWN = "unknown"  # the agent of what has not been recorded yet, in metrics
+_ELSEWHERE = "elsewhere"  # the agents of others there: how many they are, and their names, is theirs to say
 
 
 class Weighed(NamedTuple):
@@ -90,7 +91,8 @@ class Rater:
         """Return when all of them are on the disk; where that fails, some may be."""
         await asyncio.gather(*(self._recorder.rating(one.rating) for one in weighed))
         for rating, target in weighed:
-            self._telemetry.rated(target.trace_id, target.agent or _UNKNOWN, rating)
+            agent = _ELSEWHERE if target.told else target.agent or _UNKNOWN
+            self._telemetry.rated(target.trace_id, agent, rating)
 
     async def take_each(self, caller: Key, said: Sequence[Callable[[], Opinion]]) -> list[Weighed | ApiError]:
         """Take each that can be taken, together; of the others, why not. In their order: later ones supersede."""

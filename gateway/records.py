@@ -38,7 +38,7 @@ class Records:
     def newest(
         self, group: Literal["episode_id", "trace_id"], name: str, tenant: str
     ) -> RequestFinished | None:
-        """The newest request of this tenant in an episode, or in a trace."""
+        """The newest request of this tenant in an episode, or in a trace; of what others told only where it is all."""
         waiting = self._waiting(
             RequestFinished, group, name, tenant
         )  # first: what has moved on meanwhile has landed
@@ -80,8 +80,13 @@ class Records:
 
 
 def _newest(one: E | None, other: E | None) -> E | None:
+    """What others told by OpenTelemetry only where it is all that there is."""
     there = [event for event in (one, other) if event is not None]
-    return max(there, key=lambda event: (event.time, event.event_id), default=None)
+    return max(there, key=lambda event: (not _told(event), event.time, event.event_id), default=None)
+
+
+def _told(event: AnyEvent) -> bool:
+    return isinstance(event, RequestFinished) and event.origin == "otlp"
 
 
 def _found(landed: Callable[[], E | None], waiting: Callable[[], E | None]) -> E | None:

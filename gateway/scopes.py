@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:  # the command line reads this table for its --help, which must not load a database library
     from feedback.store import Key
 
-Scope = Literal["invoke", "rate", "review", "operate", "admin"]
+Scope = Literal["invoke", "ingest", "rate", "review", "operate", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 MEANING: Mapping[Scope, str] = {
     "invoke": "ask agents and models, list them, and look up its tenant's responses",
+    "ingest": "send what its own agents did, as traces by OpenTelemetry",
     "rate": "rate answers of its tenant, and read its owner's own ratings",
     "review": "read everyone's ratings in its tenant",
     "operate": "see and change policies and the state of the gateway, which all tenants share",
@@ -45,6 +46,8 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "POST /v1/span_annotations": ("rate",),
     "POST /v1/trace_annotations": ("rate",),
     "POST /v1/session_annotations": ("rate",),
+    "POST /v1/traces": ("ingest",),
+    "POST /v1/logs": ("rate",),
     "GET /v1/policies": ("operate",),
     "POST /v1/policies": ("operate",),
     "POST /v1/policies/{policy}/evaluation": ("operate",),
@@ -67,7 +70,7 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
 }
 
 # A tenant's administrator rules over what is the tenant's. Operating reaches beyond it, and is only handed on.
-_OF_A_TENANT: frozenset[Scope] = frozenset({"invoke", "rate", "review", "admin"})
+_OF_A_TENANT: frozenset[Scope] = frozenset({"invoke", "ingest", "rate", "review", "admin"})
 
 
 def grantable(maker: "Key") -> frozenset[str]:

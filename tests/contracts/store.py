@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from feedback.events import CLIENT_ID, AnyEvent
+from feedback.policies import told_policy
 from feedback.quota import Quota
 from feedback.store import (
     BackgroundResponses,
@@ -199,6 +200,17 @@ class StoreContract:
         assert store.newest("default", span_id=asked[2].span_id) == asked[2]
         assert store.newest("default", trace_id="cd" * 16) is None
         assert store.newest("c", episode_id="e") is None
+
+    def test_what_others_told_of_is_found_where_the_gateway_answered_nothing_in_it(self, store: Store):
+        fields = {"episode_id": "e", "trace_id": "ab" * 16}
+        ours = request("r1", **fields, time=at(0))
+        told = request(
+            "t1", **fields, time=at(1), origin="otlp", policy=told_policy("sql-analyst", "gpt-large")
+        )
+        store.write([told])
+        assert store.newest("default", episode_id="e") == told
+        store.write([ours])
+        assert store.newest("default", episode_id="e") == store.newest("default", trace_id="ab" * 16) == ours
 
     def test_policies_have_their_state_and_history(self, store: Store):
         first = change("sql-analyst@1", "candidate", 1, path="/checkpoints/1")

@@ -217,3 +217,19 @@ def test_each_rating_is_accounted_for_and_the_order_of_episodes_changes_nothing(
         for asked, ratings in random.Random(seed).sample(episodes, len(episodes))
     ]
     assert curate(shuffled, resolve) == curated
+
+
+def test_what_others_tell_of_is_learned_from_where_it_is_verified_and_could_have_been_asked_here():
+    told = {"origin": "otlp", "calls": (), "policy": "sql-analyst@otlp:gpt-large"}
+    assert only(episode("r1", yes(), **told)).reference == {"sql": "SELECT 1"}
+    unverifiable = curate([episode("r1", yes(), answer="42 claims", **told)], resolve)
+    assert (unverifiable.samples, unverifiable.rejected) == ((), {"malformed": 1})
+    user = Message(role="user", content="How many?")
+    for asked in (
+        (),
+        (Message(role="system", content="Be brief."), user),
+        (user, Message(role="tool", content="1", tool_call_id="c")),
+        (Message(role="user", content=({"type": "image"},)),),
+    ):
+        curated = curate([episode("r1", yes(), **told, input=asked)], resolve)
+        assert (curated.samples, curated.rejected) == ((), {"no_question": 1})

@@ -57,3 +57,13 @@ def test_a_rating_of_another_tenant_is_not_joined():
     [episode], excluded = build([request(tenant="a")], [rating(tenant="b")])
     assert episode.ratings == ()
     assert excluded == {"unmatched": 1}
+
+
+def test_what_is_said_of_an_episode_counts_for_what_the_gateway_answered_in_it_whatever_others_tell():
+    ours = request("r1", episode_id="e")
+    theirs = [request(name, episode_id="e", origin="otlp", calls=()) for name in ("t1", "t2")]
+    said = rating(None, episode_id="e")
+    for requests in ([ours, *theirs], [*theirs, ours]):
+        rated = [episode.request for episode in build(requests, [said]).episodes if episode.ratings]
+        assert rated == [ours]
+    assert [episode.ratings for episode in build(theirs, [said]).episodes] == [(), (said,)]

@@ -23,7 +23,8 @@ from feedback.bus.kafka.clients import as_bus_error, opened, quiet
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.producer import Sender
 from feedback.bus.kafka.reading import Read
-from feedback.bus.kafka.records import EVENT_TOPICS, Origin, Record, dead_letter
+from feedback.bus.kafka.records import Origin, Record, dead_letter, topics_collected
+from feedback.bus.kafka.told import Told
 from feedback.collector import Collector
 from feedback.store import Store, StoreError
 
@@ -48,6 +49,8 @@ class Collecting:
         self._collector = collector
         self._stop = stop
         self._sender = Sender(options)
+        tenant = options.otlp_tenant
+        self._told = None if tenant is None else Told(options, tenant, collector.store)
         self._delay = _FIRST_DELAY
         self._behind = False  # something is in the store that the group does not know of yet
 
@@ -79,7 +82,7 @@ class Collecting:
                 metrics_enabled=False,
             )
             try:
-                consumer.subscribe([self._options.topic(topic) for topic in EVENT_TOPICS])
+                consumer.subscribe([self._options.topic(topic) for topic in topics_collected(self._options)])
                 yield consumer
             finally:
                 consumer.close(autocommit=False, timeout_ms=_COMMIT_MS)
@@ -101,6 +104,10 @@ class Collecting:
 
     def _collect(self, records: _Records) -> None:
         batch = [record for found in records.values() for record in found]
+        if self._told is not None:
+            told = [record for record in batch if record.topic == self._told.topic]
+            self._sender.send(self._told.records(told))
+            batch = [record for record in batch if record.topic != self._told.topic]
         collected = self._collector.collect([record.value or b"" for record in batch])
         reasons = {letter.data: letter.reason for letter in collected.letters}
         letters: list[Record] = []
