@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
+from feedback.redaction import RedactionOptions
 from gateway.config import MOST_WORKERS, Bounds, ExternalModels, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
@@ -142,6 +143,7 @@ class Settings(BaseSettings):
     knowledge: KnowledgeSection = KnowledgeSection()
     bounds: Bounds = Bounds()
     limits: LimitsConfig = LimitsConfig()
+    redaction: RedactionOptions = RedactionOptions()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()
     external: ExternalModels = Field(

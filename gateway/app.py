@@ -19,6 +19,7 @@ from feedback.collector import Collector
 from feedback.delivery import Delivery, delivering
 from feedback.delivery_process import delivering_apart
 from feedback.outbox import Outbox
+from feedback.redaction import Redactor, redacting
 from feedback.relay import Relay
 from feedback.store import BackgroundResponses, Deletions, Keys, Replies, Store, Usage
 from gateway import errors, external
@@ -118,7 +119,9 @@ async def _opened(
         stack.push_async_callback(limits.close)
         stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox_path = outboxes.path_of(config.outbox_path, place.number)
-        delivery = await stack.enter_async_context(_delivering(config, place, outbox_path, store))
+        redactor = Redactor(config.redaction) if config.redaction.on else None
+        opened = await stack.enter_async_context(_delivering(config, place, outbox_path, store))
+        delivery = redacting(opened, redactor)
         if place.leads:
             await _empty_left_over(config.outbox_path, place.count, store)
         bases = {name: config.base_policy(name) for name in agents}
@@ -168,7 +171,9 @@ async def _opened(
         external_chat = ExternalChat(others, recorder, limits, telemetry)
         unfinished = BackgroundResponses(store, hold=HOLD, keep=KEEP)
         stored = StoredResponses(records, Deletions(store), unfinished)
-        background = Background(unfinished, stored, records, pool, most=place.share(config.max_background))
+        background = Background(
+            unfinished, stored, records, pool, most=place.share(config.max_background), redactor=redactor
+        )
         stack.push_async_callback(hot_swap.close)
         stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
         stack.push_async_callback(_stop, _start(pool.run(), "pool"))

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from feedback.policies import base_policy
+from feedback.redaction import RedactionOptions
 from gateway.limits.config import LimitsConfig
 
 MOST_WORKERS = 64
@@ -230,6 +231,9 @@ class GatewayConfig(BaseModel):
         30.0, ge=0, description="How long a shutdown waits for requests in progress, in seconds."
     )
     telemetry: TelemetryOptions = TelemetryOptions()
+    redaction: RedactionOptions = Field(
+        RedactionOptions(), description="What is replaced in texts before they are recorded; nothing unless set."
+    )
     external: ExternalModels = Field(
         (), description="Models of other providers that may be asked by name; none unless named here."
     )
