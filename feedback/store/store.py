@@ -16,6 +16,7 @@ from feedback.events import AnyEvent, Erased, PolicyChanged, Rating, RequestFini
 from feedback.policies import PolicyStatus, project
 from feedback.store import tables
 from feedback.store.engine import connect, migrate, upsert
+from feedback.store.erasing import admit
 
 _PAGE = 200  # requests read at a time: each may hold some thousand token ids
 _TABLES: dict[type[AnyEvent], Table] = {
@@ -63,18 +64,20 @@ class Store:
         self._engine.dispose()
 
     def write(self, events: Sequence[AnyEvent], dead_letters: Sequence[DeadLetter] = ()) -> None:
-        """Write everything in one transaction. What is there already (by `event_id`) stays as it is."""
+        """Write everything in one transaction. What is there already (by `event_id`) stays as it is.
+
+        What an erasure among them, or an earlier one, covers is deleted, or not written.
+        """
         now = datetime.now(UTC)
         letters = [
             {"digest": hashlib.sha256(x.data).hexdigest(), "time": now, "reason": x.reason, "data": x.data}
             for x in dead_letters
         ]
         with self.writing() as connection:
+            kept, unwanted = admit(connection, events, [x.data for x in dead_letters])
             for kind, table in _TABLES.items():
-                _insert(
-                    connection, table, [_row(table, event) for event in events if isinstance(event, kind)]
-                )
-            _insert(connection, tables.dead_letters, letters)
+                _insert(connection, table, [_row(table, event) for event in kept if isinstance(event, kind)])
+            _insert(connection, tables.dead_letters, [x for x in letters if x["data"] not in unwanted])
 
     def request(self, request_id: str, tenant: str) -> RequestFinished | None:
         """The request of this id, if it has landed and is this tenant's."""

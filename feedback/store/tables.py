@@ -87,6 +87,8 @@ ratings = _event_table(
     ),
     indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "time")),
 )
+Index("requests_by_caller", requests.c.tenant, requests.c.caller, requests.c.time)
+Index("requests_by_tenant_time", requests.c.tenant, requests.c.time)
 policy_changes = _event_table(
     "policy_changes",
     columns=("agent", "policy", "state", "by"),
@@ -100,6 +102,13 @@ erasures = _event_table(
         "by",
     ),
     indexes=(("tenant", "person"), ("tenant", "request_id")),
+)
+
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("digest", String, primary_key=True, comment="Of a request or an episode that was erased: see erasing."),
+    Column("time", UtcDateTime, nullable=False, comment="The erasure's."),
 )
 
 dead_letters = Table(
