@@ -15,6 +15,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
 from feedback.redaction import RedactionOptions
+from feedback.retention import RetentionOptions
 from gateway.config import MOST_WORKERS, Bounds, ExternalModels, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
@@ -144,6 +145,7 @@ class Settings(BaseSettings):
     bounds: Bounds = Bounds()
     limits: LimitsConfig = LimitsConfig()
     redaction: RedactionOptions = RedactionOptions()
+    retention: RetentionOptions = RetentionOptions()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()
     external: ExternalModels = Field(

@@ -22,6 +22,7 @@ from feedback.outbox import Outbox
 from feedback.redaction import Redactor, redacting
 from feedback.relay import Relay
 from feedback.store import BackgroundResponses, Deletions, Keys, Replies, Store, Usage
+from feedback.store.retention import Retention
 from gateway import errors, external
 from gateway.auth import Auth
 from gateway.background import HOLD, KEEP, Background
@@ -31,6 +32,7 @@ from gateway.edge import Edge
 from gateway.external import External
 from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
+from gateway.housekeeping import Housekeeping
 from gateway.idempotency import HOLD_SECONDS, Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
@@ -154,6 +156,9 @@ async def _opened(
         idempotency = Idempotency(
             Replies(store, keep=keep, hold=hold), max_bytes=config.idempotency_max_bytes
         )
+        if place.leads:
+            housekeeping = Housekeeping(store, Retention(store, config.retention, replies_for=keep))
+            stack.push_async_callback(_stop, _start(housekeeping.run(), "housekeeping"))
         base_policy = config.base_policy(config.base_model)
         passthrough = Passthrough(
             pool,

@@ -3,7 +3,7 @@
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedback.events import AnyEvent, Erased, PolicyChanged, Rating, RequestFinished, Status
 from feedback.policies import PolicyStatus, project
+from feedback.sqlite import truncate_log
 from feedback.store import tables
 from feedback.store.engine import connect, migrate, upsert
 from feedback.store.erasing import admit
@@ -78,6 +79,26 @@ class Store:
             for kind, table in _TABLES.items():
                 _insert(connection, table, [_row(table, event) for event in kept if isinstance(event, kind)])
             _insert(connection, tables.dead_letters, [x for x in letters if x["data"] not in unwanted])
+
+    def scrub(self) -> bool:
+        """Leave nothing in SQLite's file of what was erased since the last time; False where there was nothing to do.
+
+        It rebuilds the file, for which writers wait. On PostgreSQL that is the server's own work (VACUUM): nothing is
+        done here.
+        """
+        with self.reading() as connection:
+            if connection.dialect.name != "sqlite":
+                return False
+            count = connection.execute(select(func.count()).select_from(tables.erasures)).scalar_one()
+        with _as_store_error(), closing(self._engine.raw_connection()) as raw:
+            connection = raw.driver_connection
+            if connection.execute("PRAGMA user_version").fetchone()[0] == count:
+                return False
+            connection.execute("VACUUM")
+            if not truncate_log(connection):
+                raise StoreError("another process is using the store: it is scrubbed later")
+            connection.execute(f"PRAGMA user_version = {count}")
+        return True
 
     def request(self, request_id: str, tenant: str) -> RequestFinished | None:
         """The request of this id, if it has landed and is this tenant's."""

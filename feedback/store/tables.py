@@ -118,6 +118,7 @@ dead_letters = Table(
     Column("time", UtcDateTime, nullable=False),
     Column("reason", Text, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    Index("dead_letters_by_time", "time"),
 )
 
 deleted_responses = Table(

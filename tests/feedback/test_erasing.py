@@ -1,10 +1,18 @@
 """Erasure on SQLite, down to the bytes of its files."""
 
+import random
+import re
+import sqlite3
+from contextlib import closing
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedback.store import DeadLetter, StoreError
 from feedback.store.erasing import names_of
-from tests.contracts.erasures import ErasureContract
+from tests.contracts.erasures import ErasureContract, asked, erased
+from tests.contracts.samples import at, rating, request
 
 
 class TestErasureOnSqlite(ErasureContract):
@@ -16,3 +24,44 @@ def test_a_rater_is_meant_by_itself_by_what_it_begins_with_and_by_what_follows_t
     names = names_of(rater)
     assert all(rater == name or rater.startswith(f"{name}/") or rater.partition("/")[2] == name for name in names)
     assert "" not in names and (not rater or rater in names)
+
+
+def test_on_sqlite_not_a_byte_is_left_in_the_files_of_the_store(store, tmp_path):
+    """Rows of every size, between others', written and moved by SQLite many times: free pages and the log too."""
+    noise = random.Random(0)
+    names = {"ann": "ANNS-WORDS", "bob": "BOBS-WORDS"}
+    for batch in range(30):
+        events = []
+        for number in range(20):
+            caller = noise.choice(sorted(names))
+            words = names[caller] * noise.choice([1, 20, 200, 2_000])
+            name = f"{caller}s-request-{noise.getrandbits(64):x}"
+            events += [
+                request(name, question=words, caller=caller, time=at(batch), calls=()),
+                rating(name, rater=f"crm/{caller}", comment=words, time=at(batch)),
+            ]
+            noise.shuffle(events)
+        store.write(events, [DeadLetter(events[0].model_dump_json().encode()[:-1], "cut")])
+    store.write([erased("crm/ann"), erased("ann", reason="")])
+    assert store.scrub() and not store.scrub()
+    found = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"BOBS-WORDS" in found and b"bobs-request-" in found
+    assert b"ANNS-WORDS" not in found and b"anns-request-" not in found
+    with store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM erasures")  # the only place that names the person
+    store.write([erased("somebody else")])
+    assert store.scrub()
+    assert not re.search(rb"(?<![a-z])ann(?![a-z])", b"".join(path.read_bytes() for path in tmp_path.iterdir()))
+
+
+def test_a_store_that_is_being_read_is_scrubbed_later(store, tmp_path):
+    store.write([asked(), erased()])
+    with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM requests").fetchall()
+        with store.reading() as connection:
+            connection.connection.driver_connection.execute("PRAGMA busy_timeout = 0")
+        with pytest.raises(StoreError, match="later"):
+            store.scrub()
+        other.execute("ROLLBACK")
+    assert store.scrub()

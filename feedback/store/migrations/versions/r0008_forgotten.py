@@ -20,10 +20,12 @@ def upgrade() -> None:
     )
     op.create_index("requests_by_caller", "requests", ["tenant", "caller", "time"])
     op.create_index("requests_by_tenant_time", "requests", ["tenant", "time"])
+    op.create_index("dead_letters_by_time", "dead_letters", ["time"])
 
 
 def downgrade() -> None:
     """The erasures themselves stay, and cover what comes with the person's own name or the request's own id."""
+    op.drop_index("dead_letters_by_time", "dead_letters")
     op.drop_index("requests_by_tenant_time", "requests")
     op.drop_index("requests_by_caller", "requests")
     op.drop_table("forgotten")
