@@ -28,8 +28,8 @@ class Episode(NamedTuple):
 class Episodes(NamedTuple):
     """`excluded` counts what is no episode, by reason.
 
-    `failed` and `cancelled` requests, requests made for `evaluation` or `load` or with `store: false`, requests in which
-    something was `redacted` (a placeholder is not what was asked, nor what is right), and ratings that are `unmatched`:
+    `failed` and `cancelled` requests, requests made for `evaluation` or `load` or with `store: false`, requests with
+    something `redacted` (a placeholder is not what was asked, nor what is right), and ratings that are `unmatched`:
     their request is not here (not yet, perhaps).
     """
 

@@ -21,7 +21,9 @@ class TenantRetention(BaseModel):
 class RetentionOptions(TenantRetention):
     """For tenants that are not named, and for those that are."""
 
-    tenants: dict[str, TenantRetention] = Field({}, description="By tenant, in place of the days of all others.")
+    tenants: dict[str, TenantRetention] = Field(
+        {}, description="By tenant, in place of the days of all others."
+    )
 
     def of(self, tenant: str) -> timedelta | None:
         """How old what is this tenant's may become."""

@@ -43,7 +43,7 @@ from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, keys, metrics, models, plain, policies, responses
+from gateway.routes import chat, erasures, feedback, health, keys, metrics, models, plain, policies, responses
 from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
@@ -89,7 +89,7 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
         telemetry=telemetry,
     )
     errors.install(app)
-    for routes in (chat, responses, plain, models, feedback, policies, keys, health, metrics):
+    for routes in (chat, responses, plain, models, feedback, erasures, policies, keys, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -121,10 +121,11 @@ async def _opened(
         stack.push_async_callback(limits.close)
         stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox_path = outboxes.path_of(config.outbox_path, place.number)
-        redactor = Redactor(config.redaction) if config.redaction.on else None
-        opened = await stack.enter_async_context(_delivering(config, place, outbox_path, store))
-        delivery = redacting(opened, redactor)
+        redactor = Redactor(config.redaction)
+        delivering = _delivering(config, place, outbox_path, store)
+        delivery = redacting(await stack.enter_async_context(delivering), redactor)
         if place.leads:
+            stack.push_async_callback(_stop, _start(_housekeeping(config, store), "housekeeping"))
             await _empty_left_over(config.outbox_path, place.count, store)
         bases = {name: config.base_policy(name) for name in agents}
         serving = Serving(bases, config.base_model)
@@ -156,9 +157,6 @@ async def _opened(
         idempotency = Idempotency(
             Replies(store, keep=keep, hold=hold), max_bytes=config.idempotency_max_bytes
         )
-        if place.leads:
-            housekeeping = Housekeeping(store, Retention(store, config.retention, replies_for=keep))
-            stack.push_async_callback(_stop, _start(housekeeping.run(), "housekeeping"))
         base_policy = config.base_policy(config.base_model)
         passthrough = Passthrough(
             pool,
@@ -180,10 +178,13 @@ async def _opened(
             unfinished, stored, records, pool, most=place.share(config.max_background), redactor=redactor
         )
         stack.push_async_callback(hot_swap.close)
-        stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
-        stack.push_async_callback(_stop, _start(pool.run(), "pool"))
-        stack.push_async_callback(_stop, _start(passthrough.run(), "hot path"))
-        stack.push_async_callback(_stop, _start(background.run(), "background"))
+        for name, part in (
+            ("keeper", keeper),
+            ("pool", pool),
+            ("hot path", passthrough),
+            ("background", background),
+        ):
+            stack.push_async_callback(_stop, _start(part.run(), name))
         stack.push_async_callback(background.ended)
         stack.push_async_callback(invoker.drain, config.drain_seconds)
         stack.push_async_callback(external_chat.drain, config.drain_seconds)
@@ -225,6 +226,11 @@ def _delivering(
     if config.delivery_process:
         return delivering_apart(path, most, config.store_url)
     return delivering(path, most, LocalBus(Collector(store)))
+
+
+def _housekeeping(config: GatewayConfig, store: Store) -> Coroutine[Any, Any, None]:
+    replies_for = timedelta(hours=config.idempotency_hours)
+    return Housekeeping(store, Retention(store, config.retention, replies_for=replies_for)).run()
 
 
 async def _registry(

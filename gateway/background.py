@@ -45,7 +45,7 @@ class Background:
         pool: Pool,
         *,
         most: int,
-        redactor: Redactor | None = None,
+        redactor: Redactor,
     ) -> None:
         self._unfinished = unfinished
         self._responses = responses
@@ -92,8 +92,7 @@ class Background:
         return JSONResponse(shown, headers=told)
 
     def _add(self, response_id: str, tenant: str, shown: dict[str, Any]) -> None:
-        kept = shown if self._redactor is None else self._redactor.response(shown, tenant)
-        self._unfinished.add(response_id, tenant, kept)
+        self._unfinished.add(response_id, tenant, self._redactor.response(shown, tenant))
 
     async def _make(
         self, response_id: str, tenant: str, work: Response, scope: Scope, stop: asyncio.Event

@@ -233,7 +233,8 @@ class GatewayConfig(BaseModel):
     )
     telemetry: TelemetryOptions = TelemetryOptions()
     redaction: RedactionOptions = Field(
-        RedactionOptions(), description="What is replaced in texts before they are recorded; nothing unless set."
+        RedactionOptions(),
+        description="What is replaced in texts before they are recorded; nothing unless set.",
     )
     retention: RetentionOptions = Field(
         RetentionOptions(), description="For how long requests and ratings are kept; for ever unless set."

@@ -43,6 +43,6 @@ class _Redacting:
         return self._delivery.depth()
 
 
-def redacting(delivery: Delivery, redactor: Redactor | None) -> Delivery:
-    """The delivery, behind the redactor; itself where there is none: what is off costs nothing."""
-    return delivery if redactor is None else _Redacting(delivery, redactor)
+def redacting(delivery: Delivery, redactor: Redactor) -> Delivery:
+    """The delivery, behind the redactor; itself where that looks for nothing: what is off costs nothing."""
+    return _Redacting(delivery, redactor) if redactor.on else delivery

@@ -35,20 +35,13 @@ class RedactionRules(BaseModel):
 class RedactionOptions(RedactionRules):
     """For tenants that are not named, and for those that are: theirs alone, without what stands above."""
 
-    tenants: dict[str, RedactionRules] = Field({}, description="By tenant, in place of the rules of all others.")
-
-    def of(self, tenant: str) -> RedactionRules:
-        """What holds for a tenant."""
-        return self.tenants.get(tenant, self)
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is looked for, in anybody's texts."""
-        return any(given.rules or given.patterns for given in (self, *self.tenants.values()))
+    tenants: dict[str, RedactionRules] = Field(
+        {}, description="By tenant, in place of the rules of all others."
+    )
 
 
 def compiled(name: str, pattern: str) -> Any:
-    """An expression of google-re2's. Raises `ValueError`, which says what is wrong with it, or that it needs the extra."""
+    """An expression of google-re2's. Raises `ValueError`: what is wrong with it, or that it needs the extra."""
     try:
         re2 = importlib.import_module("re2")
     except ImportError as error:

@@ -26,12 +26,17 @@ _Rules = Sequence[tuple[str, Find]]
 
 
 class Redactor:
-    """The rules of every tenant. What was found is neither logged nor kept; only by which rules, in the event itself."""
+    """The rules of every tenant. What was found is neither logged nor kept; by which rules, the event says."""
 
     def __init__(self, options: RedactionOptions) -> None:
         """Raises `ValueError` for rules that cannot be followed here."""
         self._others = _compile(options)
         self._tenants = {name: _compile(rules) for name, rules in options.tenants.items()}
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is looked for, in anybody's texts."""
+        return bool(self._others or any(self._tenants.values()))
 
     def event(self, body: bytes) -> bytes:
         """The event without what was found, marked as `redacted`; the same bytes where nothing was."""

@@ -73,7 +73,7 @@ def _emails(text: str) -> Iterator[Span]:
 
 
 def _checked(pattern: re.Pattern[str], end: Callable[[str], int]) -> Find:
-    """Matches of which `end` says how much of it is meant; 0: nothing, and the search goes on behind its first character."""
+    """Matches of which `end` says how much is meant; 0: nothing, and the search goes on behind the first character."""
 
     def find(text: str) -> Iterator[Span]:
         at = 0

@@ -2,6 +2,7 @@
 
 from feedback.store.background import BackgroundResponses, Unfinished
 from feedback.store.deletions import Deletions
+from feedback.store.erasures import Erasures
 from feedback.store.keys import Key, Keys
 from feedback.store.replies import Claim, Replies, Reply, Slip
 from feedback.store.store import DeadLetter, Store, StoreError
@@ -12,6 +13,7 @@ __all__ = [
     "Claim",
     "DeadLetter",
     "Deletions",
+    "Erasures",
     "Key",
     "Keys",
     "Replies",

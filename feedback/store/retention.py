@@ -45,7 +45,11 @@ class Retention:
                 age = self._options.of(tenant)
                 if age is None:
                     continue
-                old = table.c.expires < now - age + self._replies_for if table is replies else table.c.time < now - age
+                old = (
+                    table.c.expires < now - age + self._replies_for
+                    if table is replies
+                    else table.c.time < now - age
+                )
                 yield from self._older(table, tenant, table.c.tenant == tenant, old)
 
     def _tenants(self, table: Table) -> Iterator[str]:

@@ -16,8 +16,8 @@ from feedback.events import AnyEvent, Erased, PolicyChanged, Rating, RequestFini
 from feedback.policies import PolicyStatus, project
 from feedback.sqlite import truncate_log
 from feedback.store import tables
+from feedback.store.admitting import admit
 from feedback.store.engine import connect, migrate, upsert
-from feedback.store.erasing import admit
 
 _PAGE = 200  # requests read at a time: each may hold some thousand token ids
 _TABLES: dict[type[AnyEvent], Table] = {
@@ -60,6 +60,11 @@ class Store:
             raise StoreError(f"cannot open the store: {error}") from error
         return cls(engine)
 
+    @property
+    def kind(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
@@ -86,18 +91,18 @@ class Store:
         It rebuilds the file, for which writers wait. On PostgreSQL that is the server's own work (VACUUM): nothing is
         done here.
         """
+        if self.kind != "sqlite":
+            return False
         with self.reading() as connection:
-            if connection.dialect.name != "sqlite":
-                return False
             count = connection.execute(select(func.count()).select_from(tables.erasures)).scalar_one()
         with _as_store_error(), closing(self._engine.raw_connection()) as raw:
-            connection = raw.driver_connection
-            if connection.execute("PRAGMA user_version").fetchone()[0] == count:
+            file: Any = raw.driver_connection
+            if file.execute("PRAGMA user_version").fetchone()[0] == count:
                 return False
-            connection.execute("VACUUM")
-            if not truncate_log(connection):
+            file.execute("VACUUM")
+            if not truncate_log(file):
                 raise StoreError("another process is using the store: it is scrubbed later")
-            connection.execute(f"PRAGMA user_version = {count}")
+            file.execute(f"PRAGMA user_version = {count}")
         return True
 
     def request(self, request_id: str, tenant: str) -> RequestFinished | None:

@@ -107,7 +107,9 @@ erasures = _event_table(
 forgotten = Table(
     "forgotten",
     metadata,
-    Column("digest", String, primary_key=True, comment="Of a request or an episode that was erased: see erasing."),
+    Column(
+        "digest", String, primary_key=True, comment="Of a request or an episode that was erased: see erasing."
+    ),
     Column("time", UtcDateTime, nullable=False, comment="The erasure's."),
 )
 

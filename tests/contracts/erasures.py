@@ -7,7 +7,17 @@ import pytest
 from sqlalchemy import select
 
 from feedback.events import AnyEvent, Erased, parse
-from feedback.store import BackgroundResponses, Claim, DeadLetter, Deletions, Keys, Replies, Reply, Slip, Store
+from feedback.store import (
+    BackgroundResponses,
+    Claim,
+    DeadLetter,
+    Deletions,
+    Keys,
+    Replies,
+    Reply,
+    Slip,
+    Store,
+)
 from feedback.store.tables import metadata
 from tests.contracts.samples import at, change, rating, request
 
@@ -50,14 +60,27 @@ def everything(store: Store) -> str:
 
 class ErasureContract:
     def test_a_person_is_forgotten_with_all_that_was_said_of_what_it_asked(self, store: Store):
-        kept: list[AnyEvent] = [asked("r2", caller="bob"), said("r2"), said("nowhere"), change("a@1", "active")]
-        gone: list[AnyEvent] = [asked(), said(), said(call=0), said("r2", rater="ann"), said("nowhere", rater="ann")]
+        kept: list[AnyEvent] = [
+            asked("r2", caller="bob"),
+            said("r2"),
+            said("nowhere"),
+            change("a@1", "active"),
+        ]
+        gone: list[AnyEvent] = [
+            asked(),
+            said(),
+            said(call=0),
+            said("r2", rater="ann"),
+            said("nowhere", rater="ann"),
+        ]
         store.write([*kept, *gone])
         store.write([erased()])
         assert left(store) == sorted(event.event_id for event in kept)
         assert store.counts()["erasures"] == 1
 
-    def test_a_request_is_forgotten_with_all_that_was_said_of_it_and_nothing_else_of_its_caller(self, store: Store):
+    def test_a_request_is_forgotten_with_all_that_was_said_of_it_and_nothing_else_of_its_caller(
+        self, store: Store
+    ):
         kept: list[AnyEvent] = [asked("r2"), said("r2")]
         store.write([*kept, asked(), said(), said(rater="ann")])
         store.write([erased(None, request_id="r1")])
@@ -80,7 +103,13 @@ class ErasureContract:
         assert left(store) == []
 
     def test_what_is_read_again_from_the_beginning_stays_forgotten(self, store: Store):
-        events: list[AnyEvent] = [asked(), said(), said("r2", rater="ann"), asked("r3", caller="bob"), erased()]
+        events: list[AnyEvent] = [
+            asked(),
+            said(),
+            said("r2", rater="ann"),
+            asked("r3", caller="bob"),
+            erased(),
+        ]
         for _ in range(3):
             store.write(events)
             for event in events:
@@ -140,8 +169,8 @@ class ErasureContract:
             keys.create(owner, ["invoke"])
         ids = {key.owner: key.id for key in keys.list()}
         answers = Replies(store, keep=HOUR, hold=HOUR)
-        for owner in ids:
-            claim = answers.claim(Slip("default", ids[owner], "n"), "d")
+        for key_id in ids.values():
+            claim = answers.claim(Slip("default", key_id, "n"), "d")
             assert isinstance(claim, Claim) and answers.finish(claim, Reply(200, {}, b'{"id":"resp_1"}'))
         background = BackgroundResponses(store, hold=HOUR, keep=HOUR)
         background.add("resp_1", "default", {"instructions": "secret"})
@@ -152,7 +181,9 @@ class ErasureContract:
         store.write([asked("resp_1"), erased()])
         assert answers.claim(Slip("default", ids["bob"], "n"), "d") == Reply(200, {}, b'{"id":"resp_1"}')
         assert isinstance(answers.claim(Slip("default", ids["ann"], "n"), "d"), Claim)
-        assert background.find("resp_1", "default") is None and background.find("resp_2", "default") is not None
+        assert (
+            background.find("resp_1", "default") is None and background.find("resp_2", "default") is not None
+        )
         assert deletions.has("resp_3", "default") and not deletions.has("resp_1", "default")
         store.write([erased(None, request_id="resp_1")])
         assert isinstance(answers.claim(Slip("default", ids["bob"], "n"), "d"), Claim)
@@ -164,11 +195,15 @@ class ErasureContract:
 
     def test_neither_the_person_nor_its_ids_nor_its_words_are_left_in_any_table(self, store: Store):
         words = asked("chatcmpl-x", question="my words", output="its answer", episode_id="my-episode")
-        store.write([words, said("chatcmpl-x", comment="about my words"), said("r9", rater="ann", comment="my words")])
+        store.write(
+            [words, said("chatcmpl-x", comment="about my words"), said("r9", rater="ann", comment="my words")]
+        )
         assert "my words" in everything(store)
         store.write([erased()])
         found = everything(store)
-        assert not any(text in found for text in ("my words", "its answer", "chatcmpl-x", "my-episode", "ann"))
+        assert not any(
+            text in found for text in ("my words", "its answer", "chatcmpl-x", "my-episode", "ann")
+        )
 
     def test_an_erasure_is_remembered_with_its_reason(self, store: Store):
         event = erased(reason="asked by letter", time=datetime(2026, 1, 2, tzinfo=UTC))

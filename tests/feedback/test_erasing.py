@@ -22,7 +22,9 @@ class TestErasureOnSqlite(ErasureContract):
 @given(st.lists(st.text("ab", max_size=2), min_size=1, max_size=4).map("/".join))
 def test_a_rater_is_meant_by_itself_by_what_it_begins_with_and_by_what_follows_the_owner(rater):
     names = names_of(rater)
-    assert all(rater == name or rater.startswith(f"{name}/") or rater.partition("/")[2] == name for name in names)
+    assert all(
+        rater == name or rater.startswith(f"{name}/") or rater.partition("/")[2] == name for name in names
+    )
     assert "" not in names and (not rater or rater in names)
 
 
@@ -32,7 +34,7 @@ def test_on_sqlite_not_a_byte_is_left_in_the_files_of_the_store(store, tmp_path)
     names = {"ann": "ANNS-WORDS", "bob": "BOBS-WORDS"}
     for batch in range(30):
         events = []
-        for number in range(20):
+        for _ in range(20):
             caller = noise.choice(sorted(names))
             words = names[caller] * noise.choice([1, 20, 200, 2_000])
             name = f"{caller}s-request-{noise.getrandbits(64):x}"
@@ -51,7 +53,9 @@ def test_on_sqlite_not_a_byte_is_left_in_the_files_of_the_store(store, tmp_path)
         connection.exec_driver_sql("DELETE FROM erasures")  # the only place that names the person
     store.write([erased("somebody else")])
     assert store.scrub()
-    assert not re.search(rb"(?<![a-z])ann(?![a-z])", b"".join(path.read_bytes() for path in tmp_path.iterdir()))
+    assert not re.search(
+        rb"(?<![a-z])ann(?![a-z])", b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    )
 
 
 def test_a_store_that_is_being_read_is_scrubbed_later(store, tmp_path):

@@ -123,7 +123,9 @@ async def test_a_deletion_that_fails_publishes_the_batch_again(outbox, running, 
     assert bus.names() == ["a", "a"]
 
 
-async def test_what_was_moved_is_nowhere_in_the_files_when_nothing_has_come_for_a_while(outbox, running, tmp_path):
+async def test_what_was_moved_is_nowhere_in_the_files_when_nothing_has_come_for_a_while(
+    outbox, running, tmp_path
+):
     def written():
         return b"".join(path.read_bytes() for path in tmp_path.glob("outbox*"))
 

@@ -1,4 +1,4 @@
-"""Nothing that a rule finds is left in an event, whatever part of it people and models write, and it is an event still."""
+"""Nothing that a rule finds is left in an event, in whatever part of it, and it is an event still."""
 
 import json
 
@@ -15,7 +15,9 @@ from tests.feedback.test_events import events
 ANN = "ann@example.com"
 CARD = 4111111111111111
 EMAILS = Redactor(RedactionOptions(rules=("email",)))
-EVERYTHING = Redactor(RedactionOptions(rules=("secret", "email", "iban", "credit_card", "us_ssn", "ip_address", "phone")))
+EVERYTHING = Redactor(
+    RedactionOptions(rules=("secret", "email", "iban", "credit_card", "us_ssn", "ip_address", "phone"))
+)
 
 
 def redacted(event, redactor=EMAILS):
@@ -68,13 +70,18 @@ def test_it_is_replaced_in_every_text_of_a_request_which_says_so():
     event = redacted(full_of(ANN))
     assert isinstance(event, RequestFinished)
     assert ANN not in event.model_dump_json()
-    assert event.model_dump_json().count("[EMAIL]") == full_of(ANN).model_dump_json().count(ANN) - 1  # but its token
+    assert (
+        event.model_dump_json().count("[EMAIL]") == full_of(ANN).model_dump_json().count(ANN) - 1
+    )  # but its token
     assert event.redacted == ("email",)
 
 
 def test_it_is_replaced_in_every_text_of_a_rating_which_says_so():
     event = rating(
-        correction={"sql": f"SELECT '{ANN}'", "rows": [[ANN, 1]]}, comment=f"ask {ANN}", tags={"by": ANN}, value=ANN
+        correction={"sql": f"SELECT '{ANN}'", "rows": [[ANN, 1]]},
+        comment=f"ask {ANN}",
+        tags={"by": ANN},
+        value=ANN,
     )
     kept = redacted(event)
     assert ANN not in kept.model_dump_json()
@@ -97,7 +104,12 @@ def test_what_operators_say_stays():
 def test_a_call_in_which_something_was_replaced_keeps_no_tokens_and_others_keep_theirs():
     asked = request(calls=(model_call(text=ANN), model_call(text="nothing", tokens=("a", "b"))))
     first, second = redacted(asked).calls
-    assert (first.prompt_token_ids, first.completion_token_ids, first.logprobs, first.tokens) == ((), (), (), ())
+    assert (first.prompt_token_ids, first.completion_token_ids, first.logprobs, first.tokens) == (
+        (),
+        (),
+        (),
+        (),
+    )
     assert second == asked.calls[1]
 
 
@@ -134,7 +146,9 @@ def test_json_in_a_text_is_json_still_and_is_read_as_such():
 
 def test_a_number_can_be_a_cards():
     call = ToolCall(name="rows", arguments={}, result=[[CARD, 12, CARD + 1, True, 1.5]])
-    assert redacted(request(calls=(call,)), EVERYTHING).calls[0].result == [["[CREDIT_CARD]", 12, CARD + 1, True, 1.5]]
+    assert redacted(request(calls=(call,)), EVERYTHING).calls[0].result == [
+        ["[CREDIT_CARD]", 12, CARD + 1, True, 1.5]
+    ]
 
 
 def test_names_that_become_alike_stay_apart():
@@ -153,14 +167,21 @@ def test_each_tenant_has_its_own_rules_and_the_others_those_of_all():
     )
     redactor = Redactor(options)
     said = f"{ANN} E1234"
-    kept = {name: redacted(request(tenant=name, output=said), redactor).output for name in ("x", "free", "own")}
+    kept = {
+        name: redacted(request(tenant=name, output=said), redactor).output for name in ("x", "free", "own")
+    }
     assert kept == {"x": "[EMAIL] E1234", "free": said, "own": f"{ANN} [STAFF]"}
-    assert options.on and not RedactionOptions(tenants={"a": {}}).on
+    assert redactor.on and not Redactor(RedactionOptions(tenants={"a": {}})).on
 
 
 @pytest.mark.parametrize(
     ("pattern", "reason"),
-    [("(", "missing"), (r"(a)\1", "invalid escape"), ("a*", "empty text"), ("(?=a)b", "invalid perl operator")],
+    [
+        ("(", "missing"),
+        (r"(a)\1", "invalid escape"),
+        ("a*", "empty text"),
+        ("(?=a)b", "invalid perl operator"),
+    ],
 )
 def test_an_expression_that_cannot_be_followed_is_refused_by_name(pattern, reason):
     with pytest.raises(ValidationError, match=f"patterns.mine: .*{reason}"):
