@@ -128,7 +128,7 @@ def _program(name: str, command: tuple[str, ...], ready_url: str, folder: Path) 
         name=name,
         command=command,
         environment={},
-        ready_url=ready_url,
+        ready=process.at(ready_url),
         log=folder / f"{name}.log",
         folder=ROOT,
         ready_seconds=60,

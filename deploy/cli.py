@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import chat, keys, learn, machine, policies, privacy
+from deploy.commands import chat, keys, learn, machine, pipe, policies, privacy, query, store
 from deploy.errors import FlywheelError
 
 app = typer.Typer(
@@ -35,6 +35,9 @@ chat.add_to(app)
 learn.add_to(app)
 policies.add_to(app)
 keys.add_to(app)
+pipe.add_to(app)
+store.add_to(app)
+query.add_to(app)
 privacy.add_to(app)
 
 

@@ -6,6 +6,7 @@ small file says in its place that there was one, and who has learnt from it.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,9 @@ def erase(settings: Settings, store: Store, asked: Erased) -> list[Line]:
     lines = [Line(f"store: {name}", before[name], after[name]) for name in before]
     lines.append(Line("outboxes", *_waiting(settings, asked)))
     lines += _files(settings, known, asked)
+    if settings.export.exists():
+        shutil.rmtree(settings.export)
+        lines.append(Line("export", 1, 0, "deleted: flywheel export makes another"))
     lines += _keys(store, asked)
     try:
         store.scrub()

@@ -1,8 +1,9 @@
 """Runs one program and leaves nothing of it behind: neither when the program dies, nor when the supervisor is killed.
 
-Run as `python guard.py SUPERVISOR_PID GRACE_SECONDS PROGRAM…`. Linux tells a process whose parent is gone when it asked
-for that (`PR_SET_PDEATHSIG`, prctl(2)), but vLLM's engine, a child of vLLM's server, does not ask and stays for ever
-when the server is killed (seen on 0.32). So this process stands between, and ends the program's whole group.
+Run as `python guard.py SUPERVISOR_PID GRACE_SECONDS STOP_SIGNAL PROGRAM…`. Linux tells a process whose parent is gone
+when it asked for that (`PR_SET_PDEATHSIG`, prctl(2)), but vLLM's engine, a child of vLLM's server, does not ask and
+stays for ever when the server is killed (seen on 0.32). So this process stands between, and ends the program's whole
+group.
 """
 
 import contextlib
@@ -17,8 +18,11 @@ _PR_SET_PDEATHSIG = 1
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
-def main(supervisor: int, grace: float, command: list[str]) -> int:
-    """Return the program's exit status, 128 + n when a signal ended it. SIGTERM is passed on, and enforced."""
+def main(supervisor: int, grace: float, stop: int, command: list[str]) -> int:
+    """Return the program's exit status, 128 + n when a signal ended it.
+
+    SIGTERM is passed on as `stop`, and enforced.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     _signal_when_parent_dies(signal.SIGTERM)
     if os.getppid() != supervisor:  # it died before we asked
@@ -29,7 +33,7 @@ def main(supervisor: int, grace: float, command: list[str]) -> int:
         received = signal.sigtimedwait(_SIGNALS, 1.0)
         if received is not None and received.si_signo != signal.SIGCHLD and deadline is None:
             deadline = time.monotonic() + grace
-            program.terminate()
+            program.send_signal(stop)
         if deadline is not None and time.monotonic() > deadline:
             program.kill()
     with contextlib.suppress(ProcessLookupError):
@@ -47,4 +51,4 @@ def _signal_when_parent_dies(number: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))

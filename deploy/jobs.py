@@ -47,7 +47,7 @@ async def run(
             *("--progress", str(progress), "--result", str(result)),
         ),
         environment={},
-        ready_url="",
+        ready=process.at_once,
         log=settings.logs / "trainer.log",
         folder=settings.root,
         ready_seconds=0,

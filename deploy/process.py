@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -17,6 +19,11 @@ from deploy.errors import FlywheelError
 _GUARD = Path(__file__).with_name("guard.py")
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.25
+_FIRST_DELAY_SECONDS = 0.5
+_LONGEST_DELAY_SECONDS = 30.0
+
+
+Ready = Callable[[aiohttp.ClientSession], Awaitable[bool]]
 
 
 class StartError(FlywheelError):
@@ -25,16 +32,20 @@ class StartError(FlywheelError):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, where it answers when it is ready, and what to do when it does not come up."""
+    """What to run, how to see that it is ready, and what to do when it does not come up.
+
+    `stop_signal` is what ends it in order; after the grace period it is killed.
+    """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    ready_url: str
+    ready: Ready
     log: Path
     folder: Path
     ready_seconds: float
     mend: str
+    stop_signal: signal.Signals = signal.SIGTERM
 
 
 class Process:
@@ -51,7 +62,7 @@ class Process:
         while (elapsed := time.perf_counter() - started) < self.program.ready_seconds:
             if self._process.returncode is not None:
                 raise self.death()
-            if await answers(session, self.program.ready_url):
+            if await self.program.ready(session):
                 return elapsed
             await asyncio.sleep(_POLL_SECONDS)
         raise StartError(self._report(f"was not ready within {self.program.ready_seconds:g} s"))
@@ -85,7 +96,8 @@ async def running(program: Program) -> AsyncIterator[Process]:
     program.log.parent.mkdir(parents=True, exist_ok=True)
     if program.log.exists():
         program.log.replace(program.log.with_suffix(".previous.log"))
-    guard = (sys.executable, "-IS", str(_GUARD), str(os.getpid()), str(GRACE_SECONDS))
+    told = (str(os.getpid()), str(GRACE_SECONDS), str(int(program.stop_signal)))
+    guard = (sys.executable, "-IS", str(_GUARD), *told)
     with program.log.open("wb") as log:
         child = await asyncio.create_subprocess_exec(
             *guard,
@@ -102,6 +114,54 @@ async def running(program: Program) -> AsyncIterator[Process]:
         yield process
     finally:
         await asyncio.shield(process.stop())
+
+
+@contextlib.asynccontextmanager
+async def kept(program: Program, told: Callable[[StartError], None]) -> AsyncIterator[Process]:
+    """As `running`, but when it ends another is started, ever later when that does not help.
+
+    `told` hears of each end. Who is given the first need not know of the others.
+    """
+    first: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+    keeping = asyncio.create_task(_keep(program, first, told))
+    try:
+        waiting: set[asyncio.Future[Any]] = {first, keeping}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if keeping.done():  # it could not even be started
+            keeping.result()
+        yield first.result()
+    finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+
+async def _keep(program: Program, first: asyncio.Future[Process], told: Callable[[StartError], None]) -> None:
+    delay = _FIRST_DELAY_SECONDS
+    while True:
+        started = time.monotonic()
+        async with running(program) as process:
+            if not first.done():
+                first.set_result(process)
+            await process.died()
+            told(process.death())
+        if time.monotonic() - started > _LONGEST_DELAY_SECONDS:  # it had been well
+            delay = _FIRST_DELAY_SECONDS
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+
+
+def at(url: str) -> Ready:
+    """Ready when `url` answers."""
+
+    async def ready(session: aiohttp.ClientSession) -> bool:
+        return await answers(session, url)
+
+    return ready
+
+
+async def at_once(_: aiohttp.ClientSession) -> bool:
+    """Of a program that answers nobody: ready as soon as it runs."""
+    return True
 
 
 async def answers(session: aiohttp.ClientSession, url: str) -> bool:

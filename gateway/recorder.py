@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 from feedback.delivery import Delivery
-from feedback.events import Erased, Rating, RequestFinished
+from feedback.events import Erased, Rating, RequestFinished, span_id
 from feedback.outbox import OutboxError
 
 _log = logging.getLogger(__name__)
@@ -62,6 +62,12 @@ class Recorder:
         await self._delivery.append(event)
         if event.request_id is not None:
             self._recent.pop(event.request_id, None)
+
+    def recent_span(self, span: str, tenant: str) -> str | None:
+        """The id of such a request by its span's. Looks at every one: not for the event loop."""
+        return next(
+            (name for name in list(self._recent) if span_id(name) == span and self.recent(name, tenant)), None
+        )
 
     def recent(self, request_id: str, tenant: str) -> Recorded | None:
         """A request of this tenant that was recorded lately by this process."""

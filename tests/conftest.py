@@ -7,6 +7,8 @@ import pytest
 
 from domains.insurance.database import build
 
+pytest_plugins = ["tests.servers"]
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -151,6 +151,8 @@ def mentions(data: bytes) -> tuple[str | None, set[str], set[str]]:
             value = str(from_json(quoted))
         except ValueError:
             continue
+        if "\0" in value:  # no name or id has one, and PostgreSQL takes no text with one
+            continue
         if key == b"tenant":
             tenant = tenant or value
         elif key == b"request_id":

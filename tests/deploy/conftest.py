@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.process import Program
+from deploy.process import Program, at
 from deploy.settings import Settings, load
 
 FAKE_SERVER = Path(__file__).with_name("fake_server.py")
@@ -55,7 +55,7 @@ def fake_program(name: str, port: int, folder: Path, *words: str) -> Program:
         name=name,
         command=(sys.executable, str(FAKE_SERVER), str(port), str(folder / f"{name}.child"), *words),
         environment={},
-        ready_url=f"http://127.0.0.1:{port}/",
+        ready=at(f"http://127.0.0.1:{port}/"),
         log=folder / f"{name}.log",
         folder=folder,
         ready_seconds=20,

@@ -3,6 +3,7 @@
 import random
 import re
 import sqlite3
+import threading
 from contextlib import closing
 
 import pytest
@@ -10,13 +11,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.store import DeadLetter, StoreError
+from feedback.store.admitting import admit
 from feedback.store.erasing import names_of
-from tests.contracts.erasures import ErasureContract, asked, erased
+from feedback.store.insert import insert_new
+from feedback.store.tables import requests
+from tests.contracts.erasures import ErasureContract, asked, erased, left
 from tests.contracts.samples import at, rating, request
 
 
 class TestErasureOnSqlite(ErasureContract):
     pass
+
+
+class TestErasureOnPostgres(ErasureContract):
+    @pytest.fixture
+    def store(self, postgres_store):
+        return postgres_store
+
+    def test_a_request_that_is_being_written_while_its_caller_is_erased_does_not_escape(self, store):
+        writing, erasing = threading.Event(), threading.Event()
+
+        def write():
+            with store.writing() as connection:
+                admit(connection, [asked()], [])
+                writing.set()
+                erasing.wait(0.3)  # the erasure waits for this transaction: it has come, or cannot be let come
+                insert_new(connection, requests, [row_of(asked())])
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        writing.wait()
+        store.write([erased()])
+        erasing.set()
+        thread.join()
+        assert left(store) == []
+
+
+def row_of(event):
+    columns = {column.name: getattr(event, column.name, None) for column in requests.columns}
+    return columns | {"payload": event.model_dump_json()}
 
 
 @given(st.lists(st.text("ab", max_size=2), min_size=1, max_size=4).map("/".join))

@@ -6,6 +6,12 @@ from sqlalchemy import text
 from tests.contracts.retention import RetentionContract
 
 
+class TestRetentionOnPostgres(RetentionContract):
+    @pytest.fixture
+    def store(self, postgres_store):
+        return postgres_store
+
+
 class TestRetentionOnSqlite(RetentionContract):
     @pytest.mark.parametrize(
         ("query", "index"),
