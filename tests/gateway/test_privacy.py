@@ -158,13 +158,17 @@ async def test_who_erases_in_another_tenant_operates_too_and_belongs_to_the_oper
     assert got == [403, 403, 202]
 
 
-async def test_an_erased_request_cannot_be_rated_any_more(live: World) -> None:
-    made = await live.openai().chat.completions.create(model=AGENT, messages=QUESTION)
+async def test_what_is_said_of_an_erased_request_later_is_not_kept(live: World) -> None:
+    """It is taken, as any rating is that comes before its request has landed."""
+    client = live.openai()
+    made, other = [await client.chat.completions.create(model=AGENT, messages=QUESTION) for _ in range(2)]
     headers = await eraser(live)
-    assert (
-        await live.http(None).post("/v1/erasures", json={"request_id": made.id}, headers=headers)
-    ).status_code == 202
+    response = await live.http(None).post("/v1/erasures", json={"request_id": made.id}, headers=headers)
+    assert response.status_code == 202
+    for name in (made.id, other.id):
+        said = {"request_id": name, "value": True}
+        assert (await live.http().post("/v1/feedback", json=said)).status_code == 200
     async with live.store() as store:
-        await until(lambda: store.counts()["erasures"] == 1)
-    response = await live.http().post("/v1/feedback", json={"request_id": made.id, "value": True})
-    assert response.status_code == 404
+        await until(lambda: store.counts()["ratings"] == 1)
+        [rating] = store.ratings(tenant="default")
+    assert rating.request_id == other.id
