@@ -15,6 +15,8 @@ from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
 from feedback.bus.kafka.options import KafkaOptions
+from feedback.redaction import RedactionOptions
+from feedback.retention import RetentionOptions
 from gateway.config import MOST_WORKERS, Bounds, ExternalModels, IngestOptions, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
@@ -157,6 +159,8 @@ class Settings(BaseSettings):
     bounds: Bounds = Bounds()
     ingest: IngestOptions = IngestOptions()
     limits: LimitsConfig = LimitsConfig()
+    redaction: RedactionOptions = RedactionOptions()
+    retention: RetentionOptions = RetentionOptions()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()
     external: ExternalModels = Field(

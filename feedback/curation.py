@@ -11,6 +11,7 @@ is made of, or is counted once, by a reason:
 - `not_boolean`: its value is neither true nor false; `of_one_call`: it is not about the answer
 - `free_text`: its correction is a text, of which nobody can tell what it evaluates to
 - `no_question`: others told of its request, and what was asked is not known, or is nothing that one asks an agent here
+- `redacted`: something was replaced in it, perhaps in its correction
 """
 
 import hashlib
@@ -149,6 +150,8 @@ def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resol
         return "no_question"
     if isinstance(rating.correction, str):
         return "free_text"
+    if rating.redacted and rating.correction is not None:
+        return "redacted"
     if not rating.value and rating.correction is None:
         _object(request, rating, task, resolve)
         return "unverifiable"

@@ -18,6 +18,8 @@ from pydantic import (
 
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.policies import base_policy
+from feedback.redaction import RedactionOptions
+from feedback.retention import RetentionOptions
 from gateway.limits.config import LimitsConfig
 
 MOST_WORKERS = 64
@@ -251,6 +253,13 @@ class GatewayConfig(BaseModel):
     )
     telemetry: TelemetryOptions = TelemetryOptions()
     ingest: IngestOptions = Field(IngestOptions(), description="What others may tell by OpenTelemetry.")
+    redaction: RedactionOptions = Field(
+        RedactionOptions(),
+        description="What is replaced in texts before they are recorded; nothing unless set.",
+    )
+    retention: RetentionOptions = Field(
+        RetentionOptions(), description="For how long requests and ratings are kept; for ever unless set."
+    )
     external: ExternalModels = Field(
         (), description="Models of other providers that may be asked by name; none unless named here."
     )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from feedback import outboxes
 from feedback.delivery import Delivery
-from feedback.events import Rating, RequestFinished, parse
+from feedback.events import AnyEvent, Rating, RequestFinished, parse
 from feedback.store import Filter, Ratings, Store
 
 E = TypeVar("E", RequestFinished, Rating)

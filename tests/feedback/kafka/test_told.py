@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 
 import pytest
+from feedback.bus.kafka.dead_letters import dead_letters
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as g
 
 from feedback import otlp
-from feedback.bus.kafka.dead_letters import dead_letters
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.producer import Sender
 from feedback.bus.kafka.records import EVENT_TOPICS, Record, topics_collected
