@@ -142,16 +142,8 @@ class _Remembered:
 
 def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resolve) -> str | None:
     """Add what the rating says to the task. Returns the reason when it is no evidence of what is right."""
-    if rating.call is not None:
-        return "of_one_call"
-    if not isinstance(rating.value, bool):
-        return "not_boolean"
-    if request.origin == "otlp" and not _is_question(request.input):
-        return "no_question"
-    if isinstance(rating.correction, str):
-        return "free_text"
-    if rating.redacted and rating.correction is not None:
-        return "redacted"
+    if (reason := _unusable(request, rating)) is not None:
+        return reason
     if not rating.value and rating.correction is None:
         _object(request, rating, task, resolve)
         return "unverifiable"
@@ -164,6 +156,20 @@ def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resol
         return "unverifiable"
     task.evidence.append(_Evidence(rating, request, reference, fingerprint))
     task.supporters[fingerprint].add(rating.rater)
+    return None
+
+
+def _unusable(request: RequestFinished, rating: Rating) -> str | None:
+    if rating.call is not None:
+        return "of_one_call"
+    if not isinstance(rating.value, bool):
+        return "not_boolean"
+    if request.origin == "otlp" and not _is_question(request.input):
+        return "no_question"
+    if isinstance(rating.correction, str):
+        return "free_text"
+    if rating.redacted and rating.correction is not None:
+        return "redacted"
     return None
 
 
