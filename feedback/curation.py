@@ -148,7 +148,10 @@ def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resol
         _object(request, rating, task, resolve)
         return "unverifiable"
     try:
-        reference = _answer(request) if rating.value or rating.correction is None else dict(rating.correction)
+        if isinstance(rating.correction, dict) and not rating.value:
+            reference = rating.correction
+        else:
+            reference = _answer(request)
         fingerprint = resolve(reference)
     except ValueError:
         return "malformed"

@@ -61,7 +61,8 @@ def impatient(monkeypatch):
 async def test_a_broker_that_is_killed_costs_no_event_and_a_gateway_starts_without_it(tmp_path, store):
     """Both in one, for a broker takes seconds to start."""
     broker = Broker(tmp_path / "kafka")
-    published, refused = [], 0
+    published: list[str] = []
+    refused = 0
 
     async def publish(bus, batches):
         nonlocal refused

@@ -12,7 +12,7 @@ from feedback.bus.kafka.records import Letters, Origin, dead_letter, event_recor
 from tests.contracts.samples import change, rating, request
 
 OPTIONS = KafkaOptions(bootstrap_servers=("b:1",))
-EVENTS = {
+EVENTS: dict[str, list[events.AnyEvent]] = {
     "requests": [request()],
     "ratings": [
         rating(),
