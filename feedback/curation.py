@@ -148,10 +148,8 @@ def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resol
         _object(request, rating, task, resolve)
         return "unverifiable"
     try:
-        if isinstance(rating.correction, dict) and not rating.value:
-            reference = rating.correction
-        else:
-            reference = _answer(request)
+        said = rating.correction if isinstance(rating.correction, dict) and not rating.value else None
+        reference = _answer(request) if said is None else said
         fingerprint = resolve(reference)
     except ValueError:
         return "malformed"
