@@ -184,6 +184,11 @@ def _id_of(seconds: float, version: int = 7) -> str:
         ("chatcmpl-0", False),
         ("r1", False),
     ],
+    ids=[  # ids hold the time, and would name the tests otherwise in each process
+        *("chat", "response", "completion", "embeddings"),
+        *("half an hour", "over an hour", "ahead", "not by time", "no prefix of ours", "too long"),
+        *("short", "foreign"),
+    ],
 )
 def test_an_id_is_early_that_was_made_here_within_the_hour(request_id: str, early: bool) -> None:
     assert is_early(request_id) is early
