@@ -33,6 +33,10 @@ class _Waiting:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
+    def length(self) -> int:
+        """Of the prompt, in characters."""
+        return sum(len(message.text) for message in self.request.messages)
+
 
 class Sampler:
     """Samples from `model`, as its adapter is at that moment.
@@ -74,6 +78,7 @@ class Sampler:
 
     def _answer(self) -> None:
         """Answer all that wait. It runs on the event loop's thread: the trainer has nothing else to do meanwhile."""
+        self._waiting.sort(key=_Waiting.length)  # a batch is padded to its longest prompt
         batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(0, self._answer)
