@@ -7,22 +7,18 @@ called, what it may retrieve, what its answer looks like, and within which limit
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-from feedback.events import Scalar
+from agents.metrics import Metric, Section
 
 
 class ManifestError(Exception):
     """A manifest that cannot be used. The message names the file, the field and the mend."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Quotas(_Section):
+class Quotas(Section):
     """How many items of each kind of knowledge go into the prompt."""
 
     schemas: int = Field(3, ge=0, le=20)
@@ -30,7 +26,7 @@ class Quotas(_Section):
     heuristics: int = Field(1, ge=0, le=20)
 
 
-class Limits(_Section):
+class Limits(Section):
     """What one request may cost."""
 
     max_tokens: int = Field(96, ge=1, le=32_768, description="Tokens generated per model call.")
@@ -38,43 +34,7 @@ class Limits(_Section):
     input_characters: int = Field(8_000, ge=1, description="Sum over the client's messages.")
 
 
-class Metric(_Section):
-    """A metric that people may rate. `optimize` says which direction is better."""
-
-    type: Literal["boolean", "float", "categorical"]
-    optimize: Literal["max", "min"] = "max"
-    minimum: float | None = None
-    maximum: float | None = None
-    categories: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _range_where_needed(self) -> "Metric":
-        if self.type == "float" and (self.minimum is None or self.maximum is None):
-            raise ValueError("a float metric needs minimum and maximum")
-        if self.type == "categorical" and len(self.categories) < 2:
-            raise ValueError("a categorical metric needs at least two categories")
-        return self
-
-    def accepts(self, value: Scalar) -> bool:
-        """Whether a rating's value is of this metric's type and in its range."""
-        if self.type == "boolean":
-            return isinstance(value, bool)
-        if self.type == "categorical":
-            return value in self.categories
-        assert self.minimum is not None and self.maximum is not None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and self.minimum <= float(value) <= self.maximum  # type: ignore[arg-type]  # narrowed above
-
-    def expectation(self) -> str:
-        """What `accepts` wants, in words for an error message."""
-        if self.type == "boolean":
-            return "true or false"
-        if self.type == "categorical":
-            return f"one of {', '.join(self.categories)}"
-        return f"a number from {self.minimum:g} to {self.maximum:g}"
-
-
-class Agent(_Section):
+class Agent(Section):
     """A loaded manifest: everything that the loop needs to know about one agent."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")

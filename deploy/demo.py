@@ -63,7 +63,9 @@ def _own_folder(settings: Settings) -> Settings:
         update={"store_url": f"sqlite:///{var / 'store.db'}", "outbox": var / "outbox.db"}
     )
     evaluation = settings.evaluation.model_copy(update={"tasks": var / "held_out.jsonl"})
-    return settings.model_copy(update={"var": var, "feedback": feedback, "evaluation": evaluation})
+    return settings.model_copy(
+        update={"var": var, "feedback": feedback, "kafka": None, "evaluation": evaluation}
+    )
 
 
 @dataclass

@@ -29,9 +29,9 @@ _LONGEST_SOCKET = 107  # bytes; unix(7), sun_path
 _READY_SECONDS = 60.0
 
 
-def url(folder: Path, database: str = "postgres") -> str:
-    """SQLAlchemy's URL of a database in the cluster. There is no password: who may enter the folder is let in."""
-    made = URL.create("postgresql+psycopg", _USER, database=database, query={"host": str(folder.absolute())})
+def url(folder: Path) -> str:
+    """SQLAlchemy's URL of the cluster's database. There is no password: who may enter the folder is let in."""
+    made = URL.create("postgresql+psycopg", _USER, database=_USER, query={"host": str(folder.absolute())})
     return made.render_as_string()
 
 
@@ -71,7 +71,7 @@ def program(folder: Path, *, logs: Path, durable: bool = True) -> Program:
 async def _ready(folder: Path, _: aiohttp.ClientSession) -> bool:
     try:
         connection = await psycopg.AsyncConnection.connect(
-            host=str(folder), user=_USER, dbname="postgres", connect_timeout=2
+            host=str(folder), user=_USER, dbname=_USER, connect_timeout=2
         )
     except psycopg.OperationalError:
         return False
@@ -122,6 +122,10 @@ def _init(binaries: Path, folder: Path, data: Path, lower: Sequence[str]) -> Non
         *("--encoding=UTF8", "--locale=C.UTF-8"),
     )
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        alone = (*lower, str(binaries / "postgres"), "--single", "-D", str(draft), "postgres")
+        create = f"CREATE DATABASE {_USER}\n"
+        done = subprocess.run(alone, cwd="/", input=create, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reach = " Every folder above it must let that user through (chmod o+x)." if lower else ""
         raise FlywheelError(f"PostgreSQL could not make a cluster in {folder}: {done.stderr[-2_000:]}{reach}")

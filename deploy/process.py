@@ -18,6 +18,8 @@ from deploy.errors import FlywheelError
 _GUARD = Path(__file__).with_name("guard.py")
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.25
+_FIRST_DELAY_SECONDS = 0.5
+_LONGEST_DELAY_SECONDS = 30.0
 
 
 Ready = Callable[[aiohttp.ClientSession], Awaitable[bool]]
@@ -111,6 +113,39 @@ async def running(program: Program) -> AsyncIterator[Process]:
         yield process
     finally:
         await asyncio.shield(process.stop())
+
+
+@contextlib.asynccontextmanager
+async def kept(program: Program, told: Callable[[StartError], None]) -> AsyncIterator[Process]:
+    """As `running`, but when it ends another is started, ever later when that does not help; `told` is told of each end.
+
+    Who is given the first need not know of the others.
+    """
+    first: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+    keeping = asyncio.create_task(_keep(program, first, told))
+    try:
+        await asyncio.wait({first, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        if keeping.done():  # it could not even be started
+            keeping.result()
+        yield first.result()
+    finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+
+async def _keep(program: Program, first: asyncio.Future[Process], told: Callable[[StartError], None]) -> None:
+    delay = _FIRST_DELAY_SECONDS
+    while True:
+        started = time.monotonic()
+        async with running(program) as process:
+            if not first.done():
+                first.set_result(process)
+            await process.died()
+            told(process.death())
+        if time.monotonic() - started > _LONGEST_DELAY_SECONDS:  # it had been well
+            delay = _FIRST_DELAY_SECONDS
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
 
 
 def at(url: str) -> Ready:

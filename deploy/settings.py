@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
+from feedback.bus.kafka.options import KafkaOptions
 from gateway.config import MOST_WORKERS, Bounds, ExternalModels, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
@@ -90,8 +91,17 @@ class VllmSection(_Section):
 class FeedbackSection(_Section):
     """Where events are kept."""
 
-    store_url: str = Field("sqlite:///var/store.db", description="SQLAlchemy URL of a SQLite file.")
+    store_url: str = Field(
+        "sqlite:///var/store.db",
+        description="SQLAlchemy URL of a SQLite file, or of a database in PostgreSQL (postgresql+psycopg://…).",
+    )
     outbox: Path = Field(Path("var/outbox.db"), description="The gateway's durable queue; on a local disk.")
+    collectors: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="Processes that `flywheel up` starts to write Kafka's events to the store; 0: others run them.",
+    )
 
 
 class AgentsSection(_Section):
@@ -137,6 +147,10 @@ class Settings(BaseSettings):
     gateway: GatewaySection = GatewaySection()
     vllm: VllmSection = VllmSection()
     feedback: FeedbackSection = FeedbackSection()
+    kafka: KafkaOptions | None = Field(
+        None,
+        description="The cluster that events travel through; None: from the outbox straight to the store.",
+    )
     telemetry: TelemetryOptions = TelemetryOptions()
     agents: AgentsSection = AgentsSection()
     knowledge: KnowledgeSection = KnowledgeSection()
@@ -174,6 +188,11 @@ class Settings(BaseSettings):
         return self.var / "key"
 
     @property
+    def local_mark(self) -> Path:
+        """Is there when the last `flywheel up` was one with `--kafka`; see `deploy.local`."""
+        return self.var / "local-kafka"
+
+    @property
     def logs(self) -> Path:
         """What the processes print."""
         return self.var / "log"
@@ -203,6 +222,7 @@ def load(path: Path | None = None) -> Settings:
     )
     settings = settings.model_copy(update={"feedback": feedback})
     anchored = {name: _anchored(value, root) for name, value in settings}
+    anchored["kafka"] = settings.kafka and _with_files(settings.kafka, root)
     return settings.model_copy(update={**anchored, "root": root})
 
 
@@ -249,6 +269,13 @@ def _in_one_line(error: ValidationError, file: Path) -> str:
 def _anchored_url(url: str, root: Path) -> str:
     scheme, separator, path = url.partition(":///")
     return f"{scheme}:///{root / path}" if scheme == "sqlite" and separator and path else url
+
+
+def _with_files(kafka: KafkaOptions, root: Path) -> KafkaOptions:
+    files = {name: getattr(kafka, name) for name in ("ca_file", "certificate_file", "key_file")}
+    return kafka.model_copy(
+        update={name: str(root / file) for name, file in files.items() if file is not None}
+    )
 
 
 def _anchored(value: Any, root: Path) -> Any:

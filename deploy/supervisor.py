@@ -1,4 +1,7 @@
-"""Flywheel on one machine: vLLM and the gateway as child processes, started in order, watched, and stopped together.
+"""Flywheel on one machine: its processes as children, started in order, watched, and stopped together.
+
+Without vLLM or the gateway nothing answers: when one of them dies, that is the end. Collectors, and a broker and a
+database of this machine's own, are started again: answers go on without them, and events wait in the outbox.
 
 async with running(load()) as system:
     ...  # system.base_url answers
@@ -17,12 +20,17 @@ from dataclasses import dataclass
 import aiohttp
 import psutil
 from rich.console import Console
+from sqlalchemy import make_url
 
 from deploy import keys, models, process
+from deploy import local as services
 from deploy.errors import FlywheelError
 from deploy.gateway_config import gateway_config
 from deploy.process import Process, Program, StartError, answers, holder
 from deploy.settings import Settings
+from feedback.bus.base import BusError
+from feedback.bus.kafka import topics
+from feedback.bus.kafka.options import KafkaOptions
 
 _GATEWAY_READY_SECONDS = 60.0
 
@@ -49,10 +57,12 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, console: Console | None = None) -> AsyncIterator[System]:
-    """Start everything, wait until it answers, and stop it at the end. Raises `StartError`.
+async def running(
+    settings: Settings, console: Console | None = None, *, local: bool = False
+) -> AsyncIterator[System]:
+    """Start everything, wait until it answers, and stop it at the end. Raises `FlywheelError`.
 
-    SIGTERM, like Ctrl-C, cancels the caller's task, so that the end is an orderly one.
+    `local`: the broker and the database of `deploy.local` as well, which the settings then name already. SIGTERM, like Ctrl-C, cancels the caller's task, so that the end is an orderly one.
     """
     console = console or Console(stderr=True)
     _check(settings)
@@ -60,6 +70,12 @@ async def running(settings: Settings, console: Console | None = None) -> AsyncIt
         session = await stack.enter_async_context(aiohttp.ClientSession())
         stack.enter_context(_sigterm_cancels())
         stack.enter_context(_recorded(settings))
+        if local:
+            for prepare in services.programs(settings):
+                program = await asyncio.to_thread(prepare)
+                await _start(program, stack, session, console, keep=True)
+        if settings.kafka is not None:
+            await _collect(settings, settings.kafka, stack, session, console)
         parts: list[Process] = []
         if settings.vllm.manage:
             parts.append(await _start(vllm_program(settings), stack, session, console))
@@ -74,10 +90,35 @@ async def running(settings: Settings, console: Console | None = None) -> AsyncIt
         )
 
 
+async def _collect(
+    settings: Settings,
+    kafka: KafkaOptions,
+    stack: contextlib.AsyncExitStack,
+    session: aiohttp.ClientSession,
+    console: Console,
+) -> None:
+    try:
+        made = await asyncio.to_thread(topics.create, kafka)
+    except BusError as error:
+        raise StartError(f"{error}; see [kafka], and `flywheel kafka status`") from error
+    if made:
+        console.print(f"made the topics {', '.join(made)}", highlight=False)
+    for number in range(1, settings.feedback.collectors + 1):
+        await _start(collector_program(settings, kafka, number), stack, session, console, keep=True)
+
+
 async def _start(
-    program: Program, stack: contextlib.AsyncExitStack, session: aiohttp.ClientSession, console: Console
+    program: Program,
+    stack: contextlib.AsyncExitStack,
+    session: aiohttp.ClientSession,
+    console: Console,
+    *,
+    keep: bool = False,
 ) -> Process:
-    part = await stack.enter_async_context(process.running(program))
+    def tell(death: StartError) -> None:
+        console.print(f"{death}\n{program.name} is started again", style="red", highlight=False, markup=False)
+
+    part = await stack.enter_async_context(process.kept(program, tell) if keep else process.running(program))
     with console.status("") as status:
         ready = asyncio.create_task(part.ready(session))
         started = time.perf_counter()
@@ -167,17 +208,45 @@ def gateway_program(settings: Settings) -> Program:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
     file.chmod(0o600)  # the URL of a Redis holds its password
-    file.write_text(gateway_config(settings).model_dump_json(indent=2))
+    store_url, password = split_password(settings.feedback.store_url)
+    config = gateway_config(settings).model_copy(update={"store_url": store_url})
+    file.write_text(config.model_dump_json(indent=2))
     return Program(
         name="gateway",
         command=(sys.executable, "-m", "gateway", "--config", str(file)),
-        environment={},
+        environment=password,
         ready=process.at(f"{settings.base_url}/readyz"),
         log=settings.logs / "gateway.log",
         folder=settings.root,
         ready_seconds=_GATEWAY_READY_SECONDS,
         mend="Run `flywheel doctor`.",
     )
+
+
+def collector_program(settings: Settings, kafka: KafkaOptions, number: int) -> Program:
+    """One of the collectors, which share the topics' partitions."""
+    store_url, password = split_password(settings.feedback.store_url)
+    return Program(
+        name=f"collector {number}",
+        command=(
+            *(sys.executable, "-m", "feedback.bus.kafka.collecting"),
+            *(kafka.model_dump_json(), store_url),
+        ),
+        environment=password,
+        ready=process.at_once,
+        log=settings.logs / f"collector-{number}.log",
+        folder=settings.root,
+        ready_seconds=_GATEWAY_READY_SECONDS,
+        mend="Run `flywheel doctor`.",
+    )
+
+
+def split_password(store_url: str) -> tuple[str, dict[str, str]]:
+    """The URL without its password, and the variable that holds it for libpq: everybody may read command lines."""
+    url = make_url(store_url)
+    if url.password is None:
+        return store_url, {}
+    return url.set(password=None).render_as_string(), {"PGPASSWORD": str(url.password)}
 
 
 def current(settings: Settings) -> System | None:

@@ -5,6 +5,7 @@
 updated, a later event supersedes an earlier one. Readers accept every older `schema_version`.
 """
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 SCHEMA_VERSION: Final = 3
+CLIENT_ID: Final = "client_id"  # the tag that holds `Rating.client_id`
 
 Scalar = str | int | float | bool | None
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
@@ -31,6 +33,11 @@ LongText = Annotated[str, Field(max_length=20_000)]
 def new_id(prefix: str = "") -> str:
     """A time-ordered unique id (UUIDv7, RFC 9562), e.g. `new_id("chatcmpl-")`."""
     return f"{prefix}{uuid_utils.uuid7().hex}"
+
+
+def span_id(name: str) -> str:
+    """The span id that belongs to a name, in 16 hexadecimal digits: for a request, its id."""
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def _to_utc(time: datetime) -> datetime:
@@ -213,6 +220,11 @@ class RequestFinished(_Event):
     )
     latency: float = Field(ge=0, description="Seconds.")
 
+    @property
+    def span_id(self) -> str:
+        """The id of its span, which a client reads in the `traceparent` of the answer."""
+        return span_id(self.request_id)
+
 
 class Rating(_Event):
     """What one person thought of a request, of one call in it, or of a whole episode.
@@ -245,6 +257,11 @@ class Rating(_Event):
     def withdrawn(self) -> bool:
         """Whether it only takes back what the rater said before."""
         return self.value is None
+
+    @property
+    def client_id(self) -> str | None:
+        """The id that the client chose for it, where it came by an API in which clients do."""
+        return self.tags.get(CLIENT_ID)
 
     @model_validator(mode="after")
     def _about_something(self) -> "Rating":

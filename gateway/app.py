@@ -20,7 +20,7 @@ from feedback.delivery import Delivery, delivering
 from feedback.delivery_process import delivering_apart
 from feedback.outbox import Outbox
 from feedback.relay import Relay
-from feedback.store import BackgroundResponses, Deletions, Keys, Replies, Store, Usage
+from feedback.store import BackgroundResponses, Deletions, Keys, Ratings, Replies, Store, Usage
 from gateway import errors, external
 from gateway.auth import Auth
 from gateway.background import HOLD, KEEP, Background
@@ -36,6 +36,7 @@ from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
 from gateway.passthrough.hot_path import HotPath, Passthrough
 from gateway.pool import Pool
+from gateway.rating import Rater
 from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.registry import Registry
@@ -200,6 +201,7 @@ async def _opened(
             external_chat=external_chat,
             passthrough=passthrough,
             records=records,
+            rater=Rater(agents, recorder, records, Ratings(store), telemetry),
             outbox_path=outbox_path,
             peers=peers,
             board=board,

@@ -1,71 +1,137 @@
-"""Whether a rating can be taken: about a request that there was, by a declared metric, with a usable correction."""
+"""Ratings, from what somebody says to what is recorded, by whichever door it came."""
 
 import asyncio
-from typing import Any
-
-import jsonschema
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from agents.manifest import Agent
-from feedback.events import Rating
+from agents.metrics import DEFAULT_METRICS
+from feedback.events import CLIENT_ID, Rating
+from feedback.store import Filter, Key, Page, Ratings
 from gateway.errors import ApiError
-from gateway.recorder import Recorded, Recorder
+from gateway.opinion import Opinion
+from gateway.rating_checks import checked_correction, checked_value, early_value, rows_checked
+from gateway.recorder import Recorder
 from gateway.records import Records
+from gateway.targets import Target, Targets
+from gateway.telemetry import Telemetry
 
-_MAX_ROWS, _MAX_COLUMNS = 1_000, 50
+_LONGEST = 200  # characters of a rater
+_UNKNOWN = "unknown"  # the agent of what has not been recorded yet, in metrics
 
 
-async def recorded_request(recorder: Recorder, records: Records, request_id: str, tenant: str) -> Recorded:
-    """The request, wherever it is on its way to the store. Raises `ApiError` (404): unknown, or another tenant's."""
-    found = recorder.recent(request_id, tenant)
-    if found is not None:
+class Weighed(NamedTuple):
+    """A rating that can be taken. `matched`: what it is about has been recorded, so that it was fully checked."""
+
+    rating: Rating
+    target: Target
+
+    @property
+    def matched(self) -> bool:
+        """See the class."""
+        return self.target.agent is not None
+
+
+class Rater:
+    """Takes and takes back ratings. Methods raise `ApiError`, `StoreError`, `OutboxError`."""
+
+    def __init__(
+        self,
+        agents: Mapping[str, Agent],
+        recorder: Recorder,
+        records: Records,
+        ratings: Ratings,
+        telemetry: Telemetry,
+    ) -> None:
+        self._agents = agents
+        self._targets = Targets(recorder, records)
+        self._recorder = recorder
+        self._records = records
+        self._ratings = ratings
+        self._telemetry = telemetry
+
+    async def weigh(self, caller: Key, said: Opinion) -> Weighed:
+        """Find what it is about, and check it against what may be said of that. Records nothing."""
+        target = await self._targets.find(said.about, caller.tenant)
+        if target.agent is None:
+            value = early_value(self._agents.values(), said.name, target.level, said.values)
+            correction = rows_checked(said.correction)
+        else:
+            agent = self._agents.get(target.agent)
+            metrics = DEFAULT_METRICS if agent is None else agent.metrics
+            value = checked_value(metrics, target.agent, said.name, target.level, said.values)
+            correction = None if said.correction is None else checked_correction(said.correction, agent)
+        rating = Rating(
+            tenant=caller.tenant,
+            rater=rater_of(caller, said.rater),
+            rater_kind=said.rater_kind,
+            source=said.source,
+            request_id=target.request_id,
+            call=target.call,
+            episode_id=target.episode_id,
+            name=said.name,
+            value=value,
+            correction=correction,
+            comment=said.comment,
+            tags=dict(said.tags),
+        )
+        return Weighed(rating, target)
+
+    async def record(self, weighed: Sequence[Weighed]) -> None:
+        """Return when all of them are on the disk; where that fails, some may be."""
+        await asyncio.gather(*(self._recorder.rating(one.rating) for one in weighed))
+        for rating, target in weighed:
+            self._telemetry.rated(target.trace_id, target.agent or _UNKNOWN, rating)
+
+    async def find(
+        self, feedback_id: str, tenant: str, *, owner: str | None, param: str = "feedback_id"
+    ) -> Rating:
+        """What was said under this id; with `owner`, by a key of this owner. Raises `ApiError` (404)."""
+        found = await asyncio.to_thread(self._records.rating, feedback_id, tenant)
+        if found is None or not (owner is None or _speaks_for(owner, found.rater)):
+            message = f"There is no feedback {feedback_id!r}."
+            raise ApiError(404, message, code="feedback_not_found", param=param)
         return found
-    landed = await asyncio.to_thread(records.find, request_id, tenant)
-    if landed is None:
-        message = f"There is no request {request_id!r}. Send the `id` of a completion that this gateway gave."
-        raise ApiError(404, message, code="request_not_found", param="request_id")
-    return Recorded(landed.tenant, landed.agent, landed.episode_id, landed.trace_id)
 
-
-def checked_rating(rating: Rating, agent: Agent | None) -> Rating:
-    """The rating itself, if the agent's manifest allows it. Raises `ApiError` (400), which says what is expected."""
-    if agent is None:
-        message = (
-            "No agent that is served here answered this request, and only agents declare what can be rated."
+    async def page(
+        self, wanted: Filter, tenant: str, *, limit: int, after: Rating | None, order: Literal["asc", "desc"]
+    ) -> Page:
+        """See `Ratings.page`."""
+        return await asyncio.to_thread(
+            self._ratings.page, wanted, tenant=tenant, limit=limit, after=after, order=order
         )
-        raise ApiError(400, message, code="agent_not_served", param="request_id")
-    metric = agent.metrics.get(rating.name)
-    if metric is None:
-        message = f"{agent.name} has no metric {rating.name!r}. Declared: {', '.join(agent.metrics)}."
-        raise ApiError(400, message, code="unknown_metric", param="name")
-    if isinstance(rating.value, dict) or not metric.accepts(rating.value):
-        message = f"The metric {rating.name!r} expects {metric.expectation()}."
-        raise ApiError(400, message, code="invalid_value", param="value")
-    if isinstance(rating.correction, dict):
-        _check_correction(rating.correction, agent)
-    return rating
+
+    async def withdraw(self, *said: Rating) -> None:
+        """Take these back, as far as they stand. What has been withdrawn or superseded stays so."""
+        standing = [
+            rating
+            for rating in said
+            if not rating.withdrawn and await asyncio.to_thread(self._ratings.stands, rating)
+        ]
+        await self.record([Weighed(withdrawal(rating), _target(rating)) for rating in standing])
 
 
-def _check_correction(correction: dict[str, Any], agent: Agent) -> None:
-    if correction.keys() == {"rows"}:
-        _check_rows(correction["rows"])
-        return
-    try:
-        jsonschema.validate(correction, agent.response_schema)
-    except jsonschema.ValidationError as error:
-        message = (
-            f'A correction is {{"rows": [[…], …]}}, or an answer of {agent.name} by its response schema; '
-            f"this is neither: {error.message[:300]}"
-        )
-        raise ApiError(400, message, code="invalid_value", param="correction") from error
+def rater_of(caller: Key, rater: str | None) -> str:
+    """Who is recorded: the owner of the key, or one of those for whom it speaks. Raises `ApiError` (400)."""
+    if rater is None:
+        return caller.owner
+    whole = f"{caller.owner}/{rater}"
+    if len(whole) <= _LONGEST:
+        return whole
+    most = _LONGEST - len(caller.owner) - 1
+    raise ApiError(400, f"rater: at most {most} characters.", code="invalid_value", param="rater")
 
 
-def _check_rows(rows: Any) -> None:
-    def refuse(message: str) -> ApiError:
-        return ApiError(400, message, code="invalid_value", param="correction.rows")
+def withdrawal(rating: Rating) -> Rating:
+    """What takes a rating back: the same rater says nothing of the same target and metric."""
+    kept = {"tenant", "rater", "rater_kind", "source", "request_id", "call", "episode_id", "name"}
+    tags = {} if rating.client_id is None else {CLIENT_ID: rating.client_id}
+    return Rating(**rating.model_dump(include=kept), value=None, tags=tags)
 
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise refuse("rows must be a list of rows, each a list of values.")
-    if len(rows) > _MAX_ROWS or any(len(row) > _MAX_COLUMNS for row in rows):
-        raise refuse(f"At most {_MAX_ROWS} rows of {_MAX_COLUMNS} columns.")
-    if any(isinstance(value, dict | list) for row in rows for value in row):
-        raise refuse("A value in a row is a string, a number, true, false or null.")
+
+def _speaks_for(owner: str, rater: str) -> bool:
+    return rater == owner or rater.startswith(f"{owner}/")
+
+
+def _target(rating: Rating) -> Target:
+    return Target(rating.request_id, rating.call, rating.episode_id, None)

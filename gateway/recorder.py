@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 from feedback.delivery import Delivery
-from feedback.events import Rating, RequestFinished
+from feedback.events import Rating, RequestFinished, span_id
 from feedback.outbox import OutboxError
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,12 @@ class Recorder:
     async def rating(self, event: Rating) -> None:
         """Return when the rating is on the disk. Raises `OutboxError`: then it must not be acknowledged."""
         await self._delivery.append(event)
+
+    def recent_span(self, span: str, tenant: str) -> str | None:
+        """The id of such a request by its span's. Looks at every one: not for the event loop."""
+        return next(
+            (name for name in list(self._recent) if span_id(name) == span and self.recent(name, tenant)), None
+        )
 
     def recent(self, request_id: str, tenant: str) -> Recorded | None:
         """A request of this tenant that was recorded lately by this process."""

@@ -1,48 +1,82 @@
-"""Where a request is that was answered a moment ago: in the store, or in an outbox on its way there."""
+"""Where a record is that was made a moment ago: in the store, or in an outbox on its way there."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
 from feedback import outboxes
 from feedback.delivery import Delivery
-from feedback.events import RequestFinished, parse
-from feedback.store import Store
+from feedback.events import Rating, RequestFinished, parse
+from feedback.store import Filter, Ratings, Store
+
+E = TypeVar("E", RequestFinished, Rating)
+_OF_ONE_ID = 100  # ratings that are looked at
 
 
 class Records:
-    """Looks requests up. `siblings` are the outboxes of the other workers, which answered some of them."""
+    """Looks requests and ratings up. `siblings` are the outboxes of the other workers, which took some of them.
+
+    Every method blocks and raises `StoreError`, `OutboxError`.
+    """
 
     def __init__(self, store: Store, delivery: Delivery, siblings: Sequence[Path] = ()) -> None:
         self._store = store
+        self._ratings = Ratings(store)
         self._delivery = delivery
         self._siblings = siblings
 
     def find(self, request_id: str, tenant: str) -> RequestFinished | None:
-        """The request, if it is this tenant's. Blocks; raises `StoreError`, `OutboxError`."""
-        # The store twice: between the first look and the one into the outboxes, the record may have moved on.
-        return (
-            self._store.request(request_id, tenant)
-            or self._waiting(request_id, tenant)
-            or self._store.request(request_id, tenant)
+        """The request, if it is this tenant's."""
+        return _found(
+            lambda: self._store.request(request_id, tenant),
+            lambda: self._waiting(RequestFinished, "request_id", request_id, tenant),
         )
 
-    def _waiting(self, request_id: str, tenant: str) -> RequestFinished | None:
-        for body in self._mentioning(request_id):
+    def newest(
+        self, group: Literal["episode_id", "trace_id"], name: str, tenant: str
+    ) -> RequestFinished | None:
+        """The newest request of this tenant in an episode, or in a trace."""
+        waiting = self._waiting(RequestFinished, group, name, tenant)  # newer than whatever has landed
+        return waiting or self._store.newest(tenant, **{group: name})
+
+    def of_span(self, span_id: str, tenant: str) -> RequestFinished | None:
+        """The request of this tenant with this span, when it has landed."""
+        return self._store.newest(tenant, span_id=span_id)
+
+    def rating(self, feedback_id: str, tenant: str) -> Rating | None:
+        """What was said under this id, superseded or not, if it is this tenant's."""
+        return _found(
+            lambda: self._ratings.get(feedback_id, tenant),
+            lambda: self._waiting(Rating, "event_id", feedback_id, tenant),
+        )
+
+    def ratings_of_client(self, client_id: str, owner: str, tenant: str) -> Sequence[Rating]:
+        """What a key's owner has said under an id of its own choice, as far as it stands and has landed."""
+        wanted = Filter(client_id=client_id, owner=owner)
+        return self._ratings.page(wanted, tenant=tenant, limit=_OF_ONE_ID).ratings
+
+    def _waiting(self, kind: type[E], field: str, value: str, tenant: str) -> E | None:
+        """The newest such event that is on its way."""
+        found: E | None = None
+        for body in self._mentioning(field, value):
             try:
                 event = parse(body)
             except ValidationError:  # a later version's, perhaps; it is the collector's to judge
                 continue
-            if isinstance(event, RequestFinished) and (event.request_id, event.tenant) == (
-                request_id,
-                tenant,
-            ):
-                return event
-        return None
+            if isinstance(event, kind) and (getattr(event, field), event.tenant) == (value, tenant):
+                found = event
+        return found
 
-    def _mentioning(self, request_id: str) -> Iterator[bytes]:
-        text = f'"request_id":"{request_id}"'.encode()
+    def _mentioning(self, field: str, value: str) -> Iterator[bytes]:
+        text = f'"{field}":{json.dumps(value, ensure_ascii=False)}'.encode()
         yield from self._delivery.containing(text)
         for path in self._siblings:
             yield from outboxes.containing(path, text)
+
+
+def _found(landed: Callable[[], E | None], waiting: Callable[[], E | None]) -> E | None:
+    # The store twice: between the first look and the one into the outboxes, the record may have moved on.
+    return landed() or waiting() or landed()

@@ -21,6 +21,7 @@ from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
 from gateway.passthrough.hot_path import Passthrough
 from gateway.pool import Pool
+from gateway.rating import Rater
 from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.registry import Registry
@@ -58,6 +59,7 @@ class Gateway:
     external_chat: ExternalChat
     passthrough: Passthrough
     records: Records
+    rater: Rater
     outbox_path: Path
     peers: Peers
     board: Board

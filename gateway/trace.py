@@ -5,13 +5,14 @@ rating that comes days later is put on the span that it is about, and the model 
 been made yet.
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from opentelemetry.trace import TraceState
+
+from feedback.events import span_id
 
 _TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
@@ -76,8 +77,3 @@ def begin(request_id: str, headers: Iterable[tuple[bytes, bytes]], *, share: flo
 def request_trace(trace_id: str, request_id: str) -> Trace:
     """The span of a request that was answered before, by what is recorded of it."""
     return Trace(trace_id, span_id(request_id), flags=_SAMPLED)
-
-
-def span_id(name: str) -> str:
-    """The span id that belongs to a name: for a request, its id."""
-    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()

@@ -8,6 +8,11 @@ from deploy.settings import Settings, load
 
 
 def settings_of(context: typer.Context) -> Settings:
-    """The settings that `--config` names. Raises `SettingsError`."""
+    """The settings that `--config` names, with the services of the last `flywheel up`. Raises `SettingsError`."""
     path: Path | None = context.obj
-    return load(path)
+    settings = load(path)
+    if settings.local_mark.is_file():
+        from deploy.local import with_services
+
+        return with_services(settings)
+    return settings

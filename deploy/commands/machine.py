@@ -1,12 +1,13 @@
 """setup, up, doctor: this machine."""
 
 import asyncio
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from deploy.commands import settings_of
-from deploy.settings import Settings
+from deploy.settings import Settings, load
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,28 +30,50 @@ def setup(context: typer.Context) -> None:
     console.print(f"ready: everything is in {settings.var}")
 
 
-def up(context: typer.Context) -> None:
-    """Start vLLM and the gateway and keep them running; Ctrl-C stops both.
+def up(
+    context: typer.Context,
+    *,
+    kafka: Annotated[
+        bool,
+        typer.Option(
+            "--kafka",
+            help="Events travel through Kafka into PostgreSQL: both are started too, with their data in var.",
+        ),
+    ] = False,
+) -> None:
+    """Start vLLM and the gateway and keep them running; Ctrl-C stops all.
 
     Prints the base URL, an API key (kept in var/key) and a snippet for any OpenAI client. Logs are in var/log.
 
-      flywheel up
-      FLYWHEEL_GATEWAY__PORT=9000 flywheel up
+    With --kafka, Kafka is the one of KAFKA_BOOTSTRAP_SERVERS, or is started from the folder KAFKA_HOME, or in Docker;
+    PostgreSQL is started from this machine's own programs. Where the settings name a \\[kafka] or a PostgreSQL, that is
+    used. All other commands then work on them, until `flywheel up` is called without it.
+
+    \b
+    flywheel up
+    FLYWHEEL_GATEWAY__PORT=9000 flywheel up
+    KAFKA_HOME=~/kafka_2.13-4.3.1 flywheel up --kafka
     """
-    settings = settings_of(context)
+    from deploy import local as services
+
+    settings = load(context.obj)
+    if kafka:
+        settings = services.with_services(settings)
     console = Console(soft_wrap=True, highlight=False)
     try:
-        asyncio.run(_up(settings, console))
+        asyncio.run(_up(settings, console, local=kafka))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("stopped")
 
 
-async def _up(settings: Settings, console: Console) -> None:
+async def _up(settings: Settings, console: Console, *, local: bool) -> None:
+    from deploy import local as services
     from deploy.setup import setup as make_missing
     from deploy.supervisor import running
 
     make_missing(settings, console)
-    async with running(settings, console) as system:
+    async with running(settings, console, local=local) as system:
+        services.choose(settings, local=local)
         console.print(_welcome(system.base_url, system.key, settings), markup=False)
         raise await system.died()
 

@@ -1,10 +1,11 @@
-"""Where events are kept and asked for: SQLAlchemy Core, on SQLite."""
+"""Where events are kept and asked for: SQLAlchemy Core, on SQLite or PostgreSQL."""
 
 from feedback.store.background import BackgroundResponses, Unfinished
 from feedback.store.deletions import Deletions
 from feedback.store.keys import Key, Keys
+from feedback.store.ratings import Filter, Page, Ratings
 from feedback.store.replies import Claim, Replies, Reply, Slip
-from feedback.store.store import DeadLetter, Store, StoreError
+from feedback.store.store import DeadLetter, Store, StoreError, UnstorableError
 from feedback.store.usage import Slot, Spent, Usage
 
 __all__ = [
@@ -12,8 +13,11 @@ __all__ = [
     "Claim",
     "DeadLetter",
     "Deletions",
+    "Filter",
     "Key",
     "Keys",
+    "Page",
+    "Ratings",
     "Replies",
     "Reply",
     "Slip",
@@ -22,5 +26,6 @@ __all__ = [
     "Store",
     "StoreError",
     "Unfinished",
+    "UnstorableError",
     "Usage",
 ]

@@ -80,7 +80,9 @@ class BackgroundResponses:
     def _sweep(self, connection: Connection, now: datetime) -> None:
         c, r = background_responses.c, requests.c
         landed = exists().where(r.tenant == c.tenant, r.request_id == c.response_id)
-        connection.execute(delete(background_responses).where(or_(landed, c.held_until <= now - self._keep)))
+        over = select(c.response_id).where(or_(landed, c.held_until <= now - self._keep))
+        gone = c.response_id.in_(over.with_for_update(skip_locked=True))  # two that sweep at once do not wait
+        connection.execute(delete(background_responses).where(gone))
 
 
 def _is(response_id: str, tenant: str) -> tuple[ColumnElement[bool], ...]:

@@ -1,4 +1,4 @@
-"""How the database is opened and brought up to date."""
+"""How the database is opened and brought up to date: a SQLite file, or PostgreSQL."""
 
 import sqlite3
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -18,24 +18,48 @@ _INSERT: dict[str, Callable[[Table], sqlite_dialect.Insert | postgresql.Insert]]
     "postgresql": postgresql.insert,
 }
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_CONNECTIONS = 5  # that a process keeps open, and as many again for a while; a server has about a hundred
+_WAIT_SECONDS = 10.0  # for one of them
+
+# What libpq is told unless the URL says otherwise. A server that is away, or a network that swallows packets, is an
+# error within seconds; what holds a lock, or a transaction that its process has forgotten, is ended by the server.
+_LIBPQ = {
+    "connect_timeout": "5",  # seconds, for each address
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",  # milliseconds until what was sent must have arrived
+    "application_name": "flywheel",
+    "options": "-c timezone=UTC -c statement_timeout=60s -c lock_timeout=10s"
+    " -c idle_in_transaction_session_timeout=5min",
+}
+_MIGRATION_LOCK = 0x666C7977686C  # any number, as long as no other version of Flywheel takes another
 
 
 def connect(url: str) -> Engine:
-    """An engine for `sqlite:///path/to/file`. Raises `ValueError` for any other kind of database, `OSError`."""
+    """An engine for `sqlite:///path/to/file` or `postgresql://user@host/database`.
+
+    What the URL leaves out libpq looks for in the usual places: PGPASSWORD, `~/.pgpass`, PGSERVICE. Raises `ValueError`
+    for any other kind of database, `OSError`, and `sqlalchemy.exc.ArgumentError` for what is no URL.
+    """
     parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise ValueError(f"{parsed.render_as_string()}: the store is a SQLite file, sqlite:///path/to/file")
-    Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed)
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
+    kind = parsed.get_backend_name()
+    if kind == "postgresql" and parsed.drivername in {"postgresql", "postgresql+psycopg"}:
+        return _postgresql(parsed.set(drivername="postgresql+psycopg"))
+    if kind == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return _sqlite(parsed)
+    raise ValueError(
+        f"{parsed.render_as_string()}: the store is a SQLite file, sqlite:///path/to/file, or PostgreSQL, "
+        "postgresql://user@host/database"
+    )
 
 
 def migrate(engine: Engine) -> None:
     """Apply the migrations that are missing, in one transaction; processes that start at once wait for each other."""
     config = configuration()
     with engine.connect().execution_options(write=True) as connection, connection.begin():
+        if connection.dialect.name == "postgresql":
+            _wait_for_others(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -50,6 +74,39 @@ def configuration() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        return create_engine(
+            url,
+            connect_args={name: value for name, value in _LIBPQ.items() if name not in url.query},
+            pool_size=_CONNECTIONS,
+            max_overflow=_CONNECTIONS,
+            pool_timeout=_WAIT_SECONDS,
+            pool_pre_ping=True,  # a server that was restarted has cut what the pool holds
+            hide_parameters=True,
+        )
+    except ModuleNotFoundError as error:
+        raise ValueError("PostgreSQL needs psycopg: install flywheel[postgres]") from error
+
+
+def _wait_for_others(connection: Connection) -> None:
+    # Another start may migrate for minutes, and so may this one; but tables in use are asked for only as long as usual,
+    # for whoever waits for a table keeps all others from it.
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    patience = connection.execute(text("SHOW lock_timeout")).scalar_one()
+    connection.execute(text("SET LOCAL lock_timeout = '15min'"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": patience})
+
+
+def _sqlite(url: URL) -> Engine:
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, hide_parameters=True)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
 
 
 def _prepare(connection: sqlite3.Connection, _record: ConnectionPoolEntry) -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, delete, select, update
+from sqlalchemy import ColumnElement, Row, delete, select, tuple_, update
 
 from feedback.store.engine import upsert
 from feedback.store.store import Store
 from feedback.store.tables import replies
+
+_KEY = tuple(replies.primary_key.columns)
 
 
 class Slip(NamedTuple):
@@ -60,11 +62,14 @@ class Replies:
             "expires": now + self._keep,
         }
         with self._store.writing() as connection:
-            connection.execute(delete(replies).where(c.expires <= now))
-            insert = upsert(connection, replies).values(**slip._asdict(), **fresh)
-            if connection.execute(insert.on_conflict_do_nothing()).rowcount > 0:
-                return claim
-            row = connection.execute(select(replies).where(*_is(slip)).with_for_update()).one()
+            old = select(*_KEY).where(c.expires <= now).with_for_update(skip_locked=True)
+            connection.execute(delete(replies).where(tuple_(*_KEY).in_(old)))
+            insert = upsert(connection, replies).values(**slip._asdict(), **fresh).on_conflict_do_nothing()
+            row = None
+            while row is None:  # it may be released between the two
+                if connection.execute(insert).rowcount > 0:
+                    return claim
+                row = connection.execute(select(replies).where(*_is(slip)).with_for_update()).one_or_none()
             if row.digest != digest:
                 return "another request"
             if row.status is not None:

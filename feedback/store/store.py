@@ -1,7 +1,6 @@
 """What is remembered: written as told, read by tenant. No decision is made here."""
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alembic.util import CommandError
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, case, exists, func, or_, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import ColumnElement, Connection, Engine, Table, case, exists, func, select, tuple_
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from feedback.events import AnyEvent, Erased, PolicyChanged, Rating, RequestFinished, Status
 from feedback.policies import PolicyStatus, project
 from feedback.store import tables
-from feedback.store.engine import connect, migrate, upsert
+from feedback.store.engine import connect, migrate
+from feedback.store.insert import insert_new
 
 _PAGE = 200  # requests read at a time: each may hold some thousand token ids
 _TABLES: dict[type[AnyEvent], Table] = {
@@ -28,6 +28,10 @@ _TABLES: dict[type[AnyEvent], Table] = {
 
 class StoreError(Exception):
     """The database could not be opened, read or written. A write that raised this has changed nothing."""
+
+
+class UnstorableError(StoreError):
+    """What was to be written is nothing that this database can hold, however often it is tried."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,15 @@ class Store:
 
     @classmethod
     def open(cls, url: str) -> "Store":
-        """Open `sqlite:///path/to/file` and bring it up to date. Raises `StoreError`, `ValueError` for another URL."""
+        """Open `sqlite:///path/to/file` or `postgresql://user@host/database` and bring it up to date.
+
+        Raises `StoreError`, and `ValueError` for another kind of database.
+        """
         try:
             engine = connect(url)
-            migrate(engine)
-        except (OSError, SQLAlchemyError, sqlite3.Error, CommandError) as error:
+            with _as_store_error(engine):
+                migrate(engine)
+        except (OSError, ArgumentError, CommandError, StoreError) as error:
             raise StoreError(f"cannot open the store: {error}") from error
         return cls(engine)
 
@@ -63,7 +71,10 @@ class Store:
         self._engine.dispose()
 
     def write(self, events: Sequence[AnyEvent], dead_letters: Sequence[DeadLetter] = ()) -> None:
-        """Write everything in one transaction. What is there already (by `event_id`) stays as it is."""
+        """Write everything in one transaction. What is there already (by `event_id`) stays as it is.
+
+        Raises `UnstorableError` where it is a record's own fault.
+        """
         now = datetime.now(UTC)
         letters = [
             {"digest": hashlib.sha256(x.data).hexdigest(), "time": now, "reason": x.reason, "data": x.data}
@@ -71,10 +82,9 @@ class Store:
         ]
         with self.writing() as connection:
             for kind, table in _TABLES.items():
-                _insert(
-                    connection, table, [_row(table, event) for event in events if isinstance(event, kind)]
-                )
-            _insert(connection, tables.dead_letters, letters)
+                rows = [_row(table, event) for event in events if isinstance(event, kind)]
+                insert_new(connection, table, rows)
+            insert_new(connection, tables.dead_letters, letters)
 
     def request(self, request_id: str, tenant: str) -> RequestFinished | None:
         """The request of this id, if it has landed and is this tenant's."""
@@ -82,6 +92,25 @@ class Store:
         query = select(table.c.payload).where(table.c.tenant == tenant, table.c.request_id == request_id)
         with self.reading() as connection:
             payload = connection.execute(query.order_by(table.c.time.desc()).limit(1)).scalar_one_or_none()
+        return None if payload is None else RequestFinished.model_validate_json(payload)
+
+    def newest(
+        self,
+        tenant: str,
+        *,
+        episode_id: str | None = None,
+        trace_id: str | None = None,
+        span_id: str | None = None,
+    ) -> RequestFinished | None:
+        """The newest request of an episode, of a trace, or of a span, if one of this tenant has landed."""
+        c = tables.requests.c
+        given = ((c.episode_id, episode_id), (c.trace_id, trace_id), (c.span_id, span_id))
+        wanted = [column == value for column, value in given if value is not None]
+        query = (
+            select(c.payload).where(c.tenant == tenant, *wanted).order_by(c.time.desc(), c.event_id.desc())
+        )
+        with self.reading() as connection:
+            payload = connection.execute(query.limit(1)).scalar_one_or_none()
         return None if payload is None else RequestFinished.model_validate_json(payload)
 
     def requests(
@@ -110,7 +139,7 @@ class Store:
             if value is not None:
                 wanted.append(column == value)
         query = select(c.time, c.event_id, c.payload).order_by(c.time, c.event_id).limit(_PAGE)
-        after: list[ColumnElement[bool]] = []
+        after: list[ColumnElement[bool]] = []  # a comparison of rows, which an index can follow
         while True:
             with self.reading() as connection:
                 page = connection.execute(query.where(*wanted, *after)).all()
@@ -118,9 +147,7 @@ class Store:
                 yield RequestFinished.model_validate_json(row.payload)
             if len(page) < _PAGE:
                 return
-            after = [
-                or_(c.time > page[-1].time, and_(c.time == page[-1].time, c.event_id > page[-1].event_id))
-            ]
+            after = [tuple_(c.time, c.event_id) > (page[-1].time, page[-1].event_id)]
 
     def ratings(
         self,
@@ -151,7 +178,7 @@ class Store:
 
         Withdrawn ones are not among them.
 
-        With `agent`, only ratings whose request has landed, for the request says which agent answered.
+        With `agent`, only ratings whose request, or of whose episode a request, has landed: it says who answered.
         """
         c = tables.ratings.c
         episode = case(
@@ -165,8 +192,7 @@ class Store:
         if rater is not None:
             wanted.append(c.rater == rater)
         if agent is not None:
-            r = tables.requests.c
-            wanted.append(exists().where(r.tenant == tenant, r.request_id == c.request_id, r.agent == agent))
+            wanted.append(of_agent(agent))
         ranked = (
             select(c.time, c.event_id, c.payload, c.withdrawn, newest_first.label("rank"))
             .where(*wanted)
@@ -211,14 +237,14 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction to read in. Raises `StoreError`."""
-        with _as_store_error(), self._engine.connect() as connection:
+        with _as_store_error(self._engine), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that is committed at the end, or rolled back by an exception. Raises `StoreError`."""
         with (
-            _as_store_error(),
+            _as_store_error(self._engine),
             self._engine.connect().execution_options(write=True) as connection,
             connection.begin(),
         ):
@@ -231,16 +257,21 @@ class Store:
 
 
 @contextmanager
-def _as_store_error() -> Iterator[None]:
+def _as_store_error(engine: Engine) -> Iterator[None]:
+    assert engine.dialect.dbapi is not None
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as error:  # the latter from the pragmas of a new connection
-        raise StoreError(str(error.__cause__ or error)) from error
+    except (SQLAlchemyError, engine.dialect.dbapi.Error, OverflowError) as error:
+        cause = error.__cause__ or error  # the driver's, where SQLAlchemy has wrapped it
+        state = getattr(cause, "sqlstate", None) or ""
+        hopeless = isinstance(cause, OverflowError | engine.dialect.dbapi.DataError) or state.startswith("54")
+        raise (UnstorableError if hopeless else StoreError)(_in_words(cause)) from error
 
 
-def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(upsert(connection, table).on_conflict_do_nothing(), rows)
+def _in_words(error: BaseException) -> str:
+    """Without the details that PostgreSQL gives on further lines: they quote what is in the row."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    return primary or " ".join(str(error).split())
 
 
 def _row(table: Table, event: AnyEvent) -> dict[str, Any]:
@@ -269,3 +300,13 @@ def _ratings_of(tenant: str, request_id: str | None, name: str | None) -> list[C
     if name is not None:
         wanted.append(c.name == name)
     return wanted
+
+
+def of_agent(agent: str) -> ColumnElement[bool]:
+    """Whether this agent answered what a row of ratings is about: the request, or one of the episode."""
+    r, c = tables.requests.c, tables.ratings.c
+    its = (r.tenant == c.tenant, r.agent == agent)
+    return or_(
+        exists().where(*its, r.request_id == c.request_id),
+        and_(c.request_id.is_(None), exists().where(*its, r.episode_id == c.episode_id)),
+    )

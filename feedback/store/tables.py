@@ -1,6 +1,7 @@
 """The tables. An event's row has the columns that we ask by; `payload` is the whole event as JSON.
 
-Plain types only, so that the same tables serve SQLite and PostgreSQL. A change here needs a migration beside it.
+Plain types only, so that the same tables serve SQLite and PostgreSQL. A payload is text and not `jsonb`, which refuses
+NUL, written as an escape, and forgets how numbers were written. A change here needs a migration beside it.
 """
 
 from datetime import UTC, datetime
@@ -71,8 +72,23 @@ def _event_table(
 # An index ends with what it serves: a look-up by that column, or a walk in the order of time.
 requests = _event_table(
     "requests",
-    columns=("request_id", "episode_id", "agent", "policy", "caller", "status"),
-    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "agent", "time")),
+    columns=(
+        "request_id",
+        "episode_id",
+        "agent",
+        "policy",
+        "caller",
+        "status",
+        Column("trace_id", String, nullable=True),
+        Column("span_id", String, nullable=True),
+    ),
+    indexes=(
+        ("tenant", "request_id"),
+        ("tenant", "episode_id"),
+        ("tenant", "agent", "time"),
+        ("tenant", "trace_id"),
+        ("tenant", "span_id"),
+    ),
 )
 ratings = _event_table(
     "ratings",
@@ -84,9 +100,16 @@ ratings = _event_table(
         "name",
         "source",
         Column("withdrawn", Boolean, nullable=False, server_default=false()),
+        Column("client_id", String, nullable=True),
     ),
-    indexes=(("tenant", "request_id"), ("tenant", "episode_id"), ("tenant", "time")),
+    indexes=(
+        ("tenant", "request_id"),
+        ("tenant", "episode_id"),
+        ("tenant", "time"),
+        ("tenant", "client_id"),
+    ),
 )
+Index("ratings_by_rater", ratings.c.tenant, ratings.c.rater, ratings.c.time)
 policy_changes = _event_table(
     "policy_changes",
     columns=("agent", "policy", "state", "by"),

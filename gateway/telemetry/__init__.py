@@ -18,13 +18,13 @@ from gateway.telemetry.export import Exporter, is_wanted
 from gateway.telemetry.live import live
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.outcome import AgentOutcome, ModelOutcome, Operation
-from gateway.telemetry.spans import Spans, call_trace
+from gateway.telemetry.spans import Spans, call_spans, call_trace
 from gateway.trace import Trace, begin, request_trace
 
 if TYPE_CHECKING:
     from gateway.state import Gateway  # which has the telemetry that this is
 
-__all__ = ["AgentOutcome", "ModelOutcome", "Operation", "Telemetry", "call_trace"]
+__all__ = ["AgentOutcome", "ModelOutcome", "Operation", "Telemetry", "call_spans", "call_trace"]
 
 _TELL_SECONDS = 1.0
 

@@ -21,7 +21,7 @@ from feedback.events import ModelCall, Rating, RequestFinished, Sampling, ToolCa
 from gateway.telemetry import content
 from gateway.telemetry.export import Attributes, Exporter
 from gateway.telemetry.outcome import AgentOutcome, ModelOutcome, operation
-from gateway.trace import Trace
+from gateway.trace import Trace, request_trace
 
 _PROVIDER = "vllm"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -143,7 +143,7 @@ class Spans:
                 self._generation(call_trace(trace, generated), event, outcome.served_name, call)
                 generated += 1
             else:
-                self._tool(trace.child(f"tool {number}"), event, call)
+                self._tool(_tool_trace(trace, number), event, call)
         for number in range(generated, len(outcome.model_calls_ns)):  # begun, and never finished
             self._exporter.span(
                 call_trace(trace, number),
@@ -212,6 +212,23 @@ class Spans:
 def call_trace(trace: Trace, number: int) -> Trace:
     """The span of a request's model call: known when the call goes out, so that the model server continues it."""
     return trace.child(f"chat {number}")
+
+
+def call_spans(event: RequestFinished) -> list[str]:
+    """The span ids of an agent's calls, in their order."""
+    trace, generated = request_trace(event.trace_id or "", event.request_id), 0
+    spans = []
+    for number, call in enumerate(event.calls):
+        if isinstance(call, ModelCall):
+            spans.append(call_trace(trace, generated).span_id)
+            generated += 1
+        else:
+            spans.append(_tool_trace(trace, number).span_id)
+    return spans
+
+
+def _tool_trace(trace: Trace, number: int) -> Trace:
+    return trace.child(f"tool {number}")
 
 
 def _common(name: str, episode_id: str) -> Attributes:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.manifest import Agent, ManifestError, Metric
-from feedback.events import Scalar
+from agents.manifest import Agent, ManifestError
 
 GOOD = """
 name = "helper"
@@ -76,42 +75,3 @@ def test_a_manifest_that_cannot_be_read_is_refused_with_its_name(folder: Path):
         Agent.load(folder)
     with pytest.raises(ManifestError, match="nowhere"):
         Agent.load(folder / "nowhere")
-
-
-BOOLEAN = Metric(type="boolean")
-STARS = Metric(type="float", minimum=1, maximum=5)
-MOOD = Metric(type="categorical", categories=("good", "bad"))
-
-
-@pytest.mark.parametrize(
-    ("metric", "value", "accepted"),
-    [
-        (BOOLEAN, True, True),
-        (BOOLEAN, False, True),
-        (BOOLEAN, 1, False),
-        (BOOLEAN, "true", False),
-        (BOOLEAN, None, False),
-        (STARS, 1, True),
-        (STARS, 5.0, True),
-        (STARS, 0.99, False),
-        (STARS, 5.01, False),
-        (STARS, True, False),
-        (STARS, "3", False),
-        (STARS, float("nan"), False),
-        (STARS, None, False),
-        (MOOD, "good", True),
-        (MOOD, "Good", False),
-        (MOOD, True, False),
-        (MOOD, None, False),
-    ],
-)
-def test_a_metric_accepts_its_own_type_and_range(metric: Metric, value: Scalar, accepted: bool):
-    assert metric.accepts(value) is accepted
-
-
-def test_what_a_metric_expects_is_said_in_words():
-    assert [metric.expectation() for metric in (BOOLEAN, STARS, MOOD)] == [
-        "true or false",
-        "a number from 1 to 5",
-        "one of good, bad",
-    ]

@@ -13,10 +13,9 @@ import pytest
 
 from agents.manifest import Agent
 from feedback.delivery import Here
-from feedback.events import Message, ToolCall
+from feedback.events import Message, ToolCall, span_id
 from gateway.config import TelemetryOptions
 from gateway.telemetry import AgentOutcome, ModelOutcome, Telemetry, content
-from gateway.trace import span_id
 from tests.contracts.samples import EPOCH, model_call, rating, request
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, TEXT, World, until
 from tests.gateway.fake_vllm import BASE, answer_of

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from gateway.trace import Trace, begin, span_id
+from feedback.events import span_id
+from gateway.trace import Trace, begin
 from tests.gateway.conftest import AGENT, QUESTION, World
 
 TRACE, PARENT = "ab" * 16, "cd" * 8
