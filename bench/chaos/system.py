@@ -5,11 +5,10 @@ import functools
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import aiohttp
 import psutil
@@ -28,7 +27,7 @@ from feedback.bus.kafka.options import KafkaOptions
 from feedback.outbox import Reader
 from feedback.store import Keys, Store
 from gateway.config import GatewayConfig
-from tests.gateway.processes import model_server
+from tests.gateway.processes import free_port, model_server
 
 ROOT = Path(__file__).parents[2]
 _BESIDE = ROOT.parent / "shared" / "kafka"
@@ -36,13 +35,6 @@ _COLLECTORS = 2
 _PORTS = range(20_000, 30_000)
 _SOCKET = ".s.PGSQL.5432"
 _POLL_SECONDS = 0.5
-
-
-class _Place(Protocol):
-    """Where everything is to be."""
-
-    disk: Path
-    logs: Path
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class System:
             case Kill("delivery"):
                 await self.parts["gateway"].kill("feedback.delivery_process")
             case Kill("collector"):
-                await self.parts[self.chance.choice(_COLLECTORS)].kill()
+                await self.parts[f"collector-{self.chance.randint(1, _COLLECTORS)}"].kill()
             case Kill(victim):
                 await self.parts[victim].kill()
             case Cut(server):
@@ -109,3 +101,134 @@ class System:
             reader.close()
         while any((await asyncio.to_thread(lag, self.kafka)).values()):
             await asyncio.sleep(_POLL_SECONDS)
+
+
+@asynccontextmanager
+async def running(place: Place, disk: Disk, chance: random.Random) -> AsyncIterator[System]:
+    """Start everything, and leave nothing of it behind. Raises `FlywheelError`, `BusError`, `TimeoutError`."""
+    broker_port, _, broker_link_port, gateway_port = _ports(4)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(no_orphans())
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def keep(name: str, program: Program) -> Part:
+            part = await stack.enter_async_context(kept(replace(program, log=place.logs / f"{name}.log")))
+            await part.ready(session)
+            return part
+
+        parts: dict[str, Part] = {}
+        links: dict[Server, Link] = {}
+
+        _find_kafka()
+        made = await asyncio.to_thread(
+            broker.program, place.disk / "kafka", broker_port, logs=place.logs, advertised=broker_link_port
+        )
+        parts["broker"] = await keep("broker", made)
+        links["broker"] = await stack.enter_async_context(
+            linked(
+                functools.partial(asyncio.start_server, host="127.0.0.1", port=broker_link_port),
+                functools.partial(asyncio.open_connection, "127.0.0.1", broker_port),
+                chance,
+            )
+        )
+        kafka = KafkaOptions(bootstrap_servers=(f"127.0.0.1:{broker_link_port}",))
+        await asyncio.to_thread(topics.create, kafka)
+
+        made = await asyncio.to_thread(postgres.program, place.disk / "postgres", logs=place.logs)
+        parts["postgres"] = await keep("postgres", made)
+        sockets = place.other / "postgres"
+        sockets.mkdir()
+        links["postgres"] = await stack.enter_async_context(
+            linked(
+                functools.partial(asyncio.start_unix_server, path=sockets / _SOCKET),
+                functools.partial(asyncio.open_unix_connection, place.disk / "postgres" / _SOCKET),
+                chance,
+            )
+        )
+        through_link = postgres.url(sockets)
+        for number in range(1, _COLLECTORS + 1):
+            name = f"collector-{number}"
+            parts[name] = await keep(name, _collector(kafka, through_link, place))
+
+        vllm_url = await stack.enter_async_context(model_server(free_port(), seconds_per_chunk=0.002))
+        config = GatewayConfig(
+            port=gateway_port,
+            vllm_url=vllm_url,
+            base_model=MODEL,
+            base_digest="chaos",
+            agents=(ROOT / "agents" / "sql_analyst",),
+            knowledge=ROOT / "domains" / "insurance" / "knowledge.toml",
+            store_url=through_link,
+            kafka=kafka,
+            outbox_path=place.outbox,
+            outbox_max_bytes=disk.outbox_max_bytes,
+            delivery_process=True,
+        )
+        parts["gateway"] = await keep("gateway", _gateway(config, place))
+        store_url = postgres.url(place.disk / "postgres")
+        yield System(
+            gateway_url=f"http://127.0.0.1:{gateway_port}",
+            key=await asyncio.to_thread(_key, store_url),
+            store_url=store_url,
+            kafka=kafka,
+            outbox=place.outbox,
+            parts=parts,
+            links=links,
+            disk=disk,
+            chance=chance,
+            session=session,
+        )
+
+
+def _find_kafka() -> None:
+    """Only what runs as a process of ours can be killed as one: not a broker of others, nor one in a container."""
+    if not os.environ.get("KAFKA_HOME") and _BESIDE.is_dir():
+        os.environ["KAFKA_HOME"] = str(_BESIDE)
+    if not os.environ.get("KAFKA_HOME"):
+        raise FlywheelError("chaos kills its own broker: unpack Apache Kafka 4 and name its folder in KAFKA_HOME")
+
+
+def _collector(kafka: KafkaOptions, store_url: str, place: Place) -> Program:
+    return Program(
+        name="collector",
+        command=(sys.executable, "-m", "feedback.bus.kafka.collecting", kafka.model_dump_json(), store_url),
+        environment={},
+        ready=process.at_once,
+        log=place.logs,
+        folder=ROOT,
+        ready_seconds=60.0,
+        mend="",
+    )
+
+
+def _gateway(config: GatewayConfig, place: Place) -> Program:
+    file = place.other / "gateway.json"
+    file.write_text(config.model_dump_json())
+    return Program(
+        name="gateway",
+        command=(sys.executable, "-m", "gateway", "--config", str(file)),
+        environment={},
+        ready=process.at(f"http://127.0.0.1:{config.port}/readyz"),
+        log=place.logs,
+        folder=ROOT,
+        ready_seconds=60.0,
+        mend="",
+    )
+
+
+def _key(store_url: str) -> str:
+    store = Store.open(store_url)
+    try:
+        return Keys(store).create("chaos", ["invoke", "rate"])
+    finally:
+        store.close()
+
+
+def _ports(count: int) -> tuple[int, ...]:
+    """Consecutive ones that are free, and below those that the kernel gives to outgoing connections.
+
+    They have to stay free while the program that listens there is dead.
+    """
+    taken = {found.laddr.port for found in psutil.net_connections("tcp") if found.laddr}
+    start = random.choice([port for port in _PORTS if taken.isdisjoint(range(port, port + count))])
+    return tuple(range(start, start + count))
