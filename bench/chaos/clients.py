@@ -32,7 +32,9 @@ class Told:
     asked: int = 0
     completed: dict[int, str] = field(default_factory=dict)  # number → id of the request
     rated: int = 0
-    acknowledged: dict[int, tuple[str, str, bool]] = field(default_factory=dict)  # → its id, of what, and the value
+    acknowledged: dict[int, tuple[str, str, bool]] = field(
+        default_factory=dict
+    )  # → its id, of what, and the value
     answers: Counter[str] = field(default_factory=Counter)
     ratings: Counter[str] = field(default_factory=Counter)
 

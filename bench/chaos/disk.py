@@ -18,6 +18,7 @@ MIB = 2**20
 _CLONE_NEWNS = 0x20000
 _ROOM = 4_096 * MIB
 _LEAST_PIECE = 4_096  # bytes
+_LIMIT = 64 * MIB
 
 
 class Disk(Protocol):
@@ -35,7 +36,7 @@ class Disk(Protocol):
         ...
 
 
-class _FileSystem:
+class _FileSystem(Disk):
     description = f"an ext4 file system of {_ROOM // MIB} MiB, with all data of all programs"
     outbox_max_bytes = None
 
@@ -65,9 +66,9 @@ class _FileSystem:
             self._ballast.pop().unlink(missing_ok=True)
 
 
-class _Limit:
-    outbox_max_bytes = 64 * MIB
-    description = f"outbox_max_bytes = {outbox_max_bytes}: nothing may be mounted here"
+class _Limit(Disk):
+    outbox_max_bytes = _LIMIT
+    description = f"the outbox at its limit of {_LIMIT // MIB} MiB; nothing may be mounted here"
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
@@ -75,7 +76,7 @@ class _Limit:
     def fill(self) -> None:
         """See `Disk`. The limit is the gateway's own: for this connection there is none."""
         self._execute("CREATE TABLE ballast (body BLOB)")
-        self._execute("INSERT INTO ballast VALUES (zeroblob(?))", self.outbox_max_bytes)
+        self._execute("INSERT INTO ballast VALUES (zeroblob(?))", _LIMIT)
 
     def free(self) -> None:
         """See `Disk`."""
@@ -99,7 +100,7 @@ def bounded(folder: Path, outbox: Path) -> Iterator[Disk]:
     try:
         yield _FileSystem(folder)
     finally:
-        subprocess.run(("umount", "--lazy", folder), check=True)
+        _run("umount", "--lazy", folder)
 
 
 def _mount(image: Path, folder: Path) -> None:
@@ -108,9 +109,10 @@ def _mount(image: Path, folder: Path) -> None:
         raise OSError(ctypes.get_errno(), "unshare")
     with image.open("wb") as file:
         file.truncate(_ROOM)
-    for command in (
-        ("mount", "--make-rprivate", "/"),
-        ("mkfs.ext4", "-q", "-m", "0", image),
-        ("mount", "-o", "loop", image, folder),
-    ):
-        subprocess.run(command, check=True, capture_output=True)
+    _run("mount", "--make-rprivate", "/")
+    _run("mkfs.ext4", "-q", "-m", "0", image)
+    _run("mount", "-o", "loop", image, folder)
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)

@@ -3,7 +3,7 @@
 import asyncio
 import ctypes
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -29,15 +29,16 @@ class Part:
     async def ready(self, session: aiohttp.ClientSession) -> None:
         """Return when it answers, however often it has to be started. Raises `TimeoutError`."""
         async with asyncio.timeout(self.program.ready_seconds):
-            while self._running is None or not await self.program.ready(session):
-                await asyncio.sleep(_POLL_SECONDS)
+            await until(lambda: self._answers(session))
 
     async def kill(self, mark: str = "") -> None:
         """SIGKILL to the program, or to a descendant with `mark` in its command line, as soon as there is one."""
-        while not self._kill(mark):
-            await asyncio.sleep(_POLL_SECONDS)
+        await until(lambda: self._kill(mark))
 
-    def _kill(self, mark: str) -> bool:
+    async def _answers(self, session: aiohttp.ClientSession) -> bool:
+        return self._running is not None and await self.program.ready(session)
+
+    async def _kill(self, mark: str) -> bool:
         if self._running is None:
             return False
         with suppress(psutil.Error):  # it has just ended, or been killed before
@@ -57,6 +58,12 @@ class Part:
                 await self._running.died()
             self._running = None
             await asyncio.sleep(_RESTART_SECONDS)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Return when it holds, asking again and again."""
+    while not await condition():  # noqa: ASYNC110  # of other processes, which tell nobody
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 @asynccontextmanager

@@ -14,9 +14,14 @@ _FULL_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Kill:
-    """`kill -9`; of several collectors, whichever is found first."""
+    """`kill -9`; of several collectors, any one."""
 
     victim: Victim
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"kill -9 of {self.victim}"
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Cut:
     """Every connection to the server ends at once, in the middle of whatever goes over it."""
 
     server: Server
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"connections to {self.server} cut"
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,18 @@ class Slow:
     held_up: float
     seconds: float
 
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"connections to {self.server} slow"
+
 
 @dataclass(frozen=True)
 class FullDisk:
     """For some seconds there is no room left."""
 
     seconds: float
+    name = "disk full"
 
 
 Incident = Kill | Cut | Slow | FullDisk

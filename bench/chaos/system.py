@@ -15,7 +15,7 @@ import psutil
 
 from bench.chaos.clients import MODEL
 from bench.chaos.disk import Disk
-from bench.chaos.parts import Part, kept, no_orphans
+from bench.chaos.parts import Part, kept, no_orphans, until
 from bench.chaos.plan import Cut, FullDisk, Incident, Kill, Server, Slow
 from bench.chaos.proxy import Link, linked
 from deploy import broker, postgres, process
@@ -34,7 +34,6 @@ _BESIDE = ROOT.parent / "shared" / "kafka"
 _COLLECTORS = 2
 _PORTS = range(20_000, 30_000)
 _SOCKET = ".s.PGSQL.5432"
-_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,15 +91,20 @@ class System:
             await part.ready(self.session)
 
     async def drained(self) -> None:
-        """Return when nothing waits any more, neither in the outbox nor on a topic. Raises `OutboxError`, `BusError`."""
+        """Return when nothing waits any more, in the outbox or on a topic. Raises `OutboxError`, `BusError`."""
         reader = Reader(self.outbox)
+
+        async def relayed() -> bool:
+            return not reader.depth().events
+
+        async def collected() -> bool:
+            return not any((await asyncio.to_thread(lag, self.kafka)).values())
+
         try:
-            while reader.depth().events:
-                await asyncio.sleep(_POLL_SECONDS)
+            await until(relayed)
         finally:
             reader.close()
-        while any((await asyncio.to_thread(lag, self.kafka)).values()):
-            await asyncio.sleep(_POLL_SECONDS)
+        await until(collected)
 
 
 @asynccontextmanager
@@ -185,7 +189,9 @@ def _find_kafka() -> None:
     if not os.environ.get("KAFKA_HOME") and _BESIDE.is_dir():
         os.environ["KAFKA_HOME"] = str(_BESIDE)
     if not os.environ.get("KAFKA_HOME"):
-        raise FlywheelError("chaos kills its own broker: unpack Apache Kafka 4 and name its folder in KAFKA_HOME")
+        raise FlywheelError(
+            "chaos kills its own broker: unpack Apache Kafka 4 and name its folder in KAFKA_HOME"
+        )
 
 
 def _collector(kafka: KafkaOptions, store_url: str, place: Place) -> Program:
