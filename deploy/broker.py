@@ -82,7 +82,9 @@ def _from_folder(home: Path, data: Path, told: Mapping[str, str]) -> Sequence[st
         *("-Dorg.apache.logging.log4j.level=WARN", "-cp", str(home.absolute() / "libs" / "*")),
     )
     storage = data.absolute() / "storage"
-    storage.mkdir(parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True)
+    data.chmod(0o700)  # what people ask and answer is in it
+    storage.mkdir(exist_ok=True)
     file = data.absolute() / "server.properties"
     properties = {**told, "log.dirs": str(storage)}
     file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))

@@ -19,7 +19,7 @@ from feedback.store.letters import DeadLetters, Letter
 def newest_first(settings: Settings) -> list[Letter]:
     """All dead letters of the store. Raises `FlywheelError`."""
     with opened(settings) as store:
-        return sorted(DeadLetters(store).list(), key=lambda letter: letter.time, reverse=True)
+        return sorted(DeadLetters(store).all(), key=lambda letter: letter.time, reverse=True)
 
 
 def shown(settings: Settings, prefix: str) -> tuple[Letter, bytes]:
@@ -40,7 +40,7 @@ async def replay(
     """
     with opened(settings) as store:
         letters = DeadLetters(store)
-        chosen = letters.list() if prefixes is None else [_the_one(letters, prefix) for prefix in prefixes]
+        chosen = letters.all() if prefixes is None else [_the_one(letters, prefix) for prefix in prefixes]
         async with _bus(settings, store) as bus:
             for letter in chosen:
                 told(letter, await _again(bus, letters, letter))
@@ -51,7 +51,7 @@ async def _again(bus: Bus, letters: DeadLetters, letter: Letter) -> str:
     try:
         events.parse(data)
     except ValidationError as error:
-        return reason(error)
+        return reason(data, error)
     try:
         await bus.publish([data])
     except BusError as error:

@@ -6,9 +6,10 @@ from pathlib import Path
 from sqlalchemy import Connection, func, inspect, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from deploy.finding import Finding
+from deploy.finding import Finding, Verdict
 from deploy.settings import Settings
 from deploy.store import mend, shown
+from deploy.supervisor import current
 from feedback.bus.base import BusError
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.store.engine import connect
@@ -32,7 +33,12 @@ def store(settings: Settings) -> Iterator[Finding]:
             engine.dispose()
     except (SQLAlchemyError, OSError, ValueError) as error:
         what = " ".join(str(error.__cause__ or error).split())
-        yield Finding("broken", f"the store {where} does not answer: {what}", mend(settings))
+        yield Finding(_verdict(settings), f"the store {where} does not answer: {what}", mend(settings))
+
+
+def _verdict(settings: Settings) -> Verdict:
+    """Of a service that does not answer: one that `flywheel up` starts need not run while Flywheel does not."""
+    return "warning" if settings.local_mark.is_file() and current(settings) is None else "broken"
 
 
 def _letters(connection: Connection) -> Iterator[Finding]:
@@ -52,9 +58,8 @@ def kafka(settings: Settings) -> Iterator[Finding]:
         yield from _cluster(settings.kafka)
     except BusError as error:
         start = "start it with `flywheel up --kafka`, or " if settings.local_mark.is_file() else ""
-        yield Finding(
-            "broken", str(error), f"{start}see [kafka]; events wait in the gateway's outbox meanwhile"
-        )
+        waiting = f"{start}see [kafka]; events wait in the gateway's outbox meanwhile"
+        yield Finding(_verdict(settings), str(error), waiting)
 
 
 def _cluster(options: KafkaOptions) -> Iterator[Finding]:
@@ -62,7 +67,7 @@ def _cluster(options: KafkaOptions) -> Iterator[Finding]:
     from feedback.bus.kafka import topics  # noqa: PLC0415  # the same
 
     state = cluster.look(options)
-    yield Finding("ok", f"Kafka answers: {len(state.brokers)} brokers, at {', '.join(state.brokers)}")
+    yield Finding("ok", f"Kafka answers: {', '.join(state.brokers)}")
     if differences := topics.differences(options):
         make = "run `flywheel kafka init`; what differs stays as it is: change it with Kafka's own tools, or [kafka]"
         yield Finding("broken", "; ".join(differences), make)

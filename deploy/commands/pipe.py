@@ -1,4 +1,4 @@
-"""kafka, dead-letters, replay: the way of events, from the operator's side. They work whether the gateway runs or not."""
+"""kafka, dead-letters, replay: the way of events, from the operator's side, whether the gateway runs or not."""
 
 import asyncio
 import os
@@ -49,7 +49,6 @@ def init(context: typer.Context) -> None:
     Exit code 1 when one is otherwise than asked for: fewer partitions or replicas, or another retention. `flywheel up`
     does the same at its start; run it yourself where others operate the cluster, or before you do.
 
-    \b
     flywheel kafka init
     FLYWHEEL_KAFKA__BOOTSTRAP_SERVERS='["kafka:9092"]' flywheel kafka init
     """
@@ -71,7 +70,7 @@ def init(context: typer.Context) -> None:
         console.print(f"made, as {line}" if line not in after else line, markup=False)
     if after:
         raise FlywheelError(
-            f"{len(after)} things are otherwise than asked for: change them with Kafka's own tools, or \\[kafka]"
+            f"{len(after)} things are otherwise than asked for: change them with Kafka's own tools, or [kafka]"
         )
     console.print(f"{len(made)} topics made; all are as asked for")
 
@@ -85,7 +84,7 @@ def kafka_status(context: typer.Context) -> None:
     try:
         cluster = look(options)
     except BusError as error:
-        raise FlywheelError(f"{error}; see \\[kafka], and `flywheel doctor`") from error
+        raise FlywheelError(f"{error}; see [kafka], and `flywheel doctor`") from error
     right = [Column(name, justify="right") for name in ("partitions", "replicas", "lag")]
     table = Table(Column("topic", no_wrap=True), *right)
     for topic in cluster.topics:
@@ -101,9 +100,9 @@ def kafka_status(context: typer.Context) -> None:
 
 
 def collect(context: typer.Context) -> None:
-    """Write Kafka's events to the store until SIGTERM or Ctrl-C: one collector, in the foreground.
+    r"""Write Kafka's events to the store until SIGTERM or Ctrl-C: one collector, in the foreground.
 
-    `flywheel up` starts \\[feedback] collectors of them itself. Start more anywhere, up to the number of partitions:
+    `flywheel up` starts \[feedback] collectors of them itself. Start more anywhere, up to the number of partitions:
     they share the work, and take over from each other.
     """
     from deploy.supervisor import collector_program
@@ -136,7 +135,6 @@ def show(
 ) -> None:
     r"""Print one dead letter as it came. Piped, its bytes are those that came; a terminal gets no control characters.
 
-    \b
     flywheel dead-letters show 3f2a90c1d4e5
     flywheel dead-letters show 3f2a90c1d4e5 | python -m json.tool
     """
@@ -166,7 +164,6 @@ def replay_letters(
 
     They travel as every event does, through Kafka where it is set. What still cannot be read stays, and is named.
 
-    \b
     flywheel dead-letters replay 3f2a90c1d4e5 77ab01
     flywheel dead-letters replay --all
     """
@@ -201,7 +198,6 @@ def replay(
     What a store has stays as it is, so this may be interrupted and repeated, and may run beside the collectors. Topics
     hold what \[kafka] retention_days says; policies and erasures are kept for ever.
 
-    \b
     flywheel replay --from beginning
     flywheel replay --from 2026-11-20 --to sqlite:////tmp/copy.db
     """

@@ -27,7 +27,7 @@ class DeadLetters:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def list(self) -> Iterator[Letter]:
+    def all(self) -> Iterator[Letter]:
         """All, in the order of their ids; reads some at a time, and none is left out when others are removed."""
         yield from self._found("")
 
