@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from feedback import events
-from feedback.store import DeadLetter, Store
+from feedback.store import DeadLetter, Store, UnstorableError
 
 _log = logging.getLogger(__name__)
 
@@ -34,22 +34,39 @@ class Collector:
         """Write the whole batch in one transaction; the same batch again changes nothing. Raises `StoreError`.
 
         Blocks on the store. No content of a record makes it raise: a batch that can never be taken would be delivered
-        for ever, and everything behind it would wait.
+        for ever, and everything behind it would wait. Where the database itself cannot hold one (an id too long for its
+        index, say), the batch is halved until that one is alone, and there are more transactions than one.
         """
-        parsed: list[events.AnyEvent] = []
+        parsed: dict[int, events.AnyEvent] = {}
         dead: dict[int, DeadLetter] = {}
         for place, data in enumerate(batch):
             try:
-                parsed.append(events.parse(data))
+                parsed[place] = events.parse(data)
             except ValidationError as error:
                 dead[place] = DeadLetter(data, reason(data, error))
-        self._store.write(parsed, list(dead.values()))
+        try:
+            self._store.write(list(parsed.values()), list(dead.values()))
+        except UnstorableError:
+            for place, why in self._write_in_halves(list(parsed.items())).items():
+                dead[place] = DeadLetter(batch[place], why)
+            self._store.write([], list(dead.values()))
         if dead:
             first = next(iter(dead.values()))
             _log.error(
                 "%d of %d records are dead letters; the first: %s", len(dead), len(batch), first.reason
             )
-        return Collected(len(parsed), dead)
+        return Collected(len(batch) - len(dead), dead)
+
+    def _write_in_halves(self, placed: Sequence[tuple[int, events.AnyEvent]]) -> dict[int, str]:
+        """Write what can be written. Where in the batch the others are, each with why it cannot."""
+        try:
+            self._store.write([event for _, event in placed])
+        except UnstorableError as error:
+            if len(placed) == 1:
+                return {placed[0][0]: f"the store cannot hold it: {error}"}
+            middle = len(placed) // 2
+            return self._write_in_halves(placed[:middle]) | self._write_in_halves(placed[middle:])
+        return {}
 
 
 def reason(data: bytes, error: ValidationError) -> str:
@@ -58,7 +75,7 @@ def reason(data: bytes, error: ValidationError) -> str:
         return f"schema_version: {version} is newer than {events.SCHEMA_VERSION}, the newest that this code knows"
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     words = (f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}" for problem in problems)
-    return "; ".join(words)[:1_000]
+    return "; ".join(words).replace("\0", "\\0")[:1_000]  # names of fields are the sender's, and may hold one
 
 
 class _Versioned(BaseModel):
