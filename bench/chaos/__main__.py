@@ -4,7 +4,7 @@ Run as `make chaos`. Real Kafka, real PostgreSQL, two collectors, the gateway wi
 vLLM run on this machine; everything but the last is killed with `kill -9`, again and again, and started again. All the
 while clients ask and rate, and remember what they were told. In the end all that waits is given time to arrive, and the
 store is compared with that memory. Exit code 1: something is missing, twice or otherwise than it was acknowledged, or
-does not arrive.
+does not arrive; 2: it cannot run here.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from feedback.store import Store
 _ANSWERED_SECONDS = 20.0  # the longest wait, between two incidents, for one answer
 _CALM_SECONDS = 3.0
 _DRAIN_SECONDS = 120.0
-_INTERRUPTED = 130
+_CANNOT_RUN, _INTERRUPTED = 2, 130
 
 
 def main(seed: int, kills: int, rate: float, folder: Path) -> bool:
@@ -128,7 +128,7 @@ async def _drained(system: System) -> float | None:
 def _recorded(system: System) -> verdict.Recorded:
     store = Store.open(system.store_url)
     try:
-        return verdict.recorded(store)
+        return verdict.recorded(store, system.kafka)
     finally:
         store.close()
 
@@ -145,6 +145,7 @@ if __name__ == "__main__":
     try:
         sys.exit(not main(options.seed, options.kills, options.rate, options.reports))
     except (FlywheelError, BusError) as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(_CANNOT_RUN)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from bench.chaos.clients import MARK, Told
+from feedback.bus.kafka.dead_letters import dead_letters
+from feedback.bus.kafka.options import KafkaOptions
 from feedback.store import Store
 
 _TENANT = "default"
@@ -41,9 +43,9 @@ class Counts:
         return not (self.missing or self.twice or self.different)
 
 
-def recorded(store: Store) -> Recorded:
-    """Read it all. Raises `StoreError`."""
-    found = Recorded(dead_letters=store.dead_letter_count())
+def recorded(store: Store, kafka: KafkaOptions) -> Recorded:
+    """Read it all, and count what lies on the topic of dead letters. Raises `StoreError`, `BusError`."""
+    found = Recorded(dead_letters=store.dead_letter_count() + sum(1 for _ in dead_letters(kafka)))
     for request in store.requests(tenant=_TENANT):
         if (mark := request.metadata.get(MARK)) is None:
             found.strange += 1
