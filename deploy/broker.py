@@ -47,7 +47,7 @@ def program(
     Blocks, the first time for some seconds: the storage is formatted.
     """
     home = os.environ.get("KAFKA_HOME")
-    told = _properties(port, advertised or port)
+    told = properties(port, advertised or port)
     if home:
         command = _from_folder(Path(home), data, told)
     elif shutil.which("docker"):
@@ -86,8 +86,8 @@ def _from_folder(home: Path, data: Path, told: Mapping[str, str]) -> Sequence[st
     data.chmod(0o700)  # what people ask and answer is in it
     storage.mkdir(exist_ok=True)
     file = data.absolute() / "server.properties"
-    properties = {**told, "log.dirs": str(storage)}
-    file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    lines = {**told, "log.dirs": str(storage)}
+    file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
     if not (storage / "meta.properties").is_file():
         _format(run, file)
     return (*run, "kafka.Kafka", str(file))
@@ -108,17 +108,16 @@ def _format(run: Sequence[str], file: Path) -> None:
 def _in_docker(data: Path, told: Mapping[str, str], *, durable: bool) -> Sequence[str]:
     data.mkdir(parents=True, exist_ok=True)
     name = f"flywheel-kafka-{hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]}"
-    properties = {**told, "log.dirs": "/var/lib/kafka/data"}
     volume = ("--volume", f"{name}:/var/lib/kafka/data") if durable else ()
     variables = [
         word
-        for setting, value in properties.items()
+        for setting, value in {**told, "log.dirs": "/var/lib/kafka/data"}.items()
         for word in ("--env", f"KAFKA_{setting.upper().replace('.', '_')}={value}")
     ]
     return ("docker", "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
 
 
-def _properties(port: int, advertised: int) -> Mapping[str, str]:
+def properties(port: int, advertised: int) -> dict[str, str]:
     """What makes a single node of it: nothing is replicated, and a client need not wait for others to join."""
     return {
         "process.roles": "broker,controller",
@@ -138,9 +137,10 @@ def _properties(port: int, advertised: int) -> Mapping[str, str]:
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
         "auto.create.topics.enable": "false",
-        # After a kill, a broker is kept out for as long as its last session lasts: 9 s by default.
-        "broker.session.timeout.ms": "2000",
-        "broker.heartbeat.interval.ms": "400",
+        # After a kill, a broker is kept out for as long as its last session lasts, 9 s by default. On a machine that
+        # is busy with other things it is also kept out when it is late for so long (seen with 2 s).
+        "broker.session.timeout.ms": "6000",
+        "broker.heartbeat.interval.ms": "1000",
     }
 
 
