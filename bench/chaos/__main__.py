@@ -144,8 +144,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     try:
         sys.exit(not main(options.seed, options.kills, options.rate, options.reports))
-    except (FlywheelError, BusError) as error:
-        print(error, file=sys.stderr)
+    except (FlywheelError, BusError, TimeoutError) as error:
+        print(str(error) or f"something does not start: see {options.reports / 'chaos'}", file=sys.stderr)
         sys.exit(_CANNOT_RUN)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)

@@ -27,13 +27,13 @@ from feedback.bus.kafka.options import KafkaOptions
 from feedback.outbox import Reader
 from feedback.store import Keys, Store
 from gateway.config import GatewayConfig
-from tests.gateway.processes import free_port, model_server
 
 ROOT = Path(__file__).parents[2]
 _BESIDE = ROOT.parent / "shared" / "kafka"
 _COLLECTORS = 2
 _PORTS = range(20_000, 30_000)
 _SOCKET = ".s.PGSQL.5432"
+_SECONDS_PER_CHUNK = "0.002"  # of the pretended vLLM
 
 
 @dataclass(frozen=True)
@@ -110,51 +110,47 @@ class System:
 @asynccontextmanager
 async def running(place: Place, disk: Disk, chance: random.Random) -> AsyncIterator[System]:
     """Start everything, and leave nothing of it behind. Raises `FlywheelError`, `BusError`, `TimeoutError`."""
-    broker_port, _, broker_link_port, gateway_port = _ports(4)
+    _find_kafka()
+    broker_port, _, broker_link_port, gateway_port, vllm_port = _ports(5)
+    database, sockets = place.disk / "postgres", place.other / "postgres"
+    sockets.mkdir()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(no_orphans())
         session = await stack.enter_async_context(aiohttp.ClientSession())
-
-        async def keep(name: str, program: Program) -> Part:
-            part = await stack.enter_async_context(kept(replace(program, log=place.logs / f"{name}.log")))
-            await part.ready(session)
-            return part
-
         parts: dict[str, Part] = {}
-        links: dict[Server, Link] = {}
 
-        _find_kafka()
-        made = await asyncio.to_thread(
-            broker.program, place.disk / "kafka", broker_port, logs=place.logs, advertised=broker_link_port
+        async def keep(name: str, program: Program) -> None:
+            logged = replace(program, log=place.logs / f"{name}.log")
+            parts[name] = await stack.enter_async_context(kept(logged))
+            await parts[name].ready(session)
+
+        to_broker = linked(
+            functools.partial(asyncio.start_server, host="127.0.0.1", port=broker_link_port),
+            functools.partial(asyncio.open_connection, "127.0.0.1", broker_port),
+            chance,
         )
-        parts["broker"] = await keep("broker", made)
-        links["broker"] = await stack.enter_async_context(
-            linked(
-                functools.partial(asyncio.start_server, host="127.0.0.1", port=broker_link_port),
-                functools.partial(asyncio.open_connection, "127.0.0.1", broker_port),
-                chance,
-            )
+        to_postgres = linked(
+            functools.partial(asyncio.start_unix_server, path=sockets / _SOCKET),
+            functools.partial(asyncio.open_unix_connection, database / _SOCKET),
+            chance,
         )
+        links: dict[Server, Link] = {
+            "broker": await stack.enter_async_context(to_broker),
+            "postgres": await stack.enter_async_context(to_postgres),
+        }
+        data = place.disk / "kafka"
+        make = functools.partial(broker.program, data, broker_port, advertised=broker_link_port)
+        await keep("broker", await asyncio.to_thread(make, logs=place.logs))
         kafka = KafkaOptions(bootstrap_servers=(f"127.0.0.1:{broker_link_port}",))
         await asyncio.to_thread(topics.create, kafka)
-
-        made = await asyncio.to_thread(postgres.program, place.disk / "postgres", logs=place.logs)
-        parts["postgres"] = await keep("postgres", made)
-        sockets = place.other / "postgres"
-        sockets.mkdir()
-        links["postgres"] = await stack.enter_async_context(
-            linked(
-                functools.partial(asyncio.start_unix_server, path=sockets / _SOCKET),
-                functools.partial(asyncio.open_unix_connection, place.disk / "postgres" / _SOCKET),
-                chance,
-            )
-        )
-        through_link = postgres.url(sockets)
+        await keep("postgres", await asyncio.to_thread(postgres.program, database, logs=place.logs))
         for number in range(1, _COLLECTORS + 1):
-            name = f"collector-{number}"
-            parts[name] = await keep(name, _collector(kafka, through_link, place))
-
-        vllm_url = await stack.enter_async_context(model_server(free_port(), seconds_per_chunk=0.002))
+            options = kafka.model_dump_json()
+            collector = _python("feedback.bus.kafka.collecting", options, postgres.url(sockets))
+            await keep(f"collector-{number}", collector)
+        vllm_url, gateway_url = f"http://127.0.0.1:{vllm_port}", f"http://127.0.0.1:{gateway_port}"
+        model_server = _python("tests.gateway.fake_vllm", str(vllm_port), _SECONDS_PER_CHUNK)
+        await keep("vllm", replace(model_server, ready=process.at(f"{vllm_url}/health")))
         config = GatewayConfig(
             port=gateway_port,
             vllm_url=vllm_url,
@@ -162,26 +158,19 @@ async def running(place: Place, disk: Disk, chance: random.Random) -> AsyncItera
             base_digest="chaos",
             agents=(ROOT / "agents" / "sql_analyst",),
             knowledge=ROOT / "domains" / "insurance" / "knowledge.toml",
-            store_url=through_link,
+            store_url=postgres.url(sockets),
             kafka=kafka,
             outbox_path=place.outbox,
             outbox_max_bytes=disk.outbox_max_bytes,
             delivery_process=True,
         )
-        parts["gateway"] = await keep("gateway", _gateway(config, place))
-        store_url = postgres.url(place.disk / "postgres")
-        yield System(
-            gateway_url=f"http://127.0.0.1:{gateway_port}",
-            key=await asyncio.to_thread(_key, store_url),
-            store_url=store_url,
-            kafka=kafka,
-            outbox=place.outbox,
-            parts=parts,
-            links=links,
-            disk=disk,
-            chance=chance,
-            session=session,
-        )
+        file = place.other / "gateway.json"
+        file.write_text(config.model_dump_json())
+        gateway = _python("gateway", "--config", str(file))
+        await keep("gateway", replace(gateway, ready=process.at(f"{gateway_url}/readyz")))
+        store_url = postgres.url(database)  # ours is no part of what suffers
+        key = await asyncio.to_thread(_key, store_url)
+        yield System(gateway_url, key, store_url, kafka, place.outbox, parts, links, disk, chance, session)
 
 
 def _find_kafka() -> None:
@@ -194,28 +183,13 @@ def _find_kafka() -> None:
         )
 
 
-def _collector(kafka: KafkaOptions, store_url: str, place: Place) -> Program:
+def _python(module: str, *arguments: str) -> Program:
     return Program(
-        name="collector",
-        command=(sys.executable, "-m", "feedback.bus.kafka.collecting", kafka.model_dump_json(), store_url),
+        name=module,
+        command=(sys.executable, "-m", module, *arguments),
         environment={},
         ready=process.at_once,
-        log=place.logs,
-        folder=ROOT,
-        ready_seconds=60.0,
-        mend="",
-    )
-
-
-def _gateway(config: GatewayConfig, place: Place) -> Program:
-    file = place.other / "gateway.json"
-    file.write_text(config.model_dump_json())
-    return Program(
-        name="gateway",
-        command=(sys.executable, "-m", "gateway", "--config", str(file)),
-        environment={},
-        ready=process.at(f"http://127.0.0.1:{config.port}/readyz"),
-        log=place.logs,
+        log=Path(),
         folder=ROOT,
         ready_seconds=60.0,
         mend="",

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from bench.chaos.clients import MARK, Told
-from feedback.bus.kafka.dead_letters import dead_letters
 from feedback.bus.kafka.options import KafkaOptions
+from feedback.bus.kafka.reading import read
 from feedback.store import Store
 
 _TENANT = "default"
@@ -45,7 +45,7 @@ class Counts:
 
 def recorded(store: Store, kafka: KafkaOptions) -> Recorded:
     """Read it all, and count what lies on the topic of dead letters. Raises `StoreError`, `BusError`."""
-    found = Recorded(dead_letters=store.dead_letter_count() + sum(1 for _ in dead_letters(kafka)))
+    found = Recorded(dead_letters=store.dead_letter_count() + _on_topic(kafka))
     for request in store.requests(tenant=_TENANT):
         if (mark := request.metadata.get(MARK)) is None:
             found.strange += 1
@@ -92,3 +92,7 @@ def of_ratings(told: Told, found: Recorded) -> Counts:
         ),
         untold=len(found.ratings.keys() - told.acknowledged.keys()),
     )
+
+
+def _on_topic(kafka: KafkaOptions) -> int:
+    return sum(len(page.records) for page in read(kafka, [kafka.topic("dead-letter")]))
