@@ -248,7 +248,8 @@ def split_password(store_url: str) -> tuple[str, dict[str, str]]:
     url = make_url(store_url)
     if url.password is None:
         return store_url, {}
-    return url.set(password=None).render_as_string(), {"PGPASSWORD": str(url.password)}
+    without = url._replace(password=None)  # `set` takes None for “as it is”
+    return without.render_as_string(), {"PGPASSWORD": str(url.password)}
 
 
 def current(settings: Settings) -> System | None:

@@ -26,7 +26,9 @@ def run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words: str, typed: str = "") -> Any:
-        return CliRunner().invoke(app, ["--config", str(settings.root / "flywheel.toml"), *words], input=typed)
+        return CliRunner().invoke(
+            app, ["--config", str(settings.root / "flywheel.toml"), *words], input=typed
+        )
 
     return run
 
@@ -97,7 +99,9 @@ def test_an_export_is_read_and_nothing_else(
 def test_export_and_query_by_the_commands(filled: Settings, run: Any):
     done = run("export")
     assert (done.exit_code, "3 requests, 3 calls, 2 ratings" in done.output) == (0, True)
-    assert run("query", "--csv", "SELECT request_id, time FROM requests ORDER BY 1").output.splitlines()[:2] == [
+    assert run("query", "--csv", "SELECT request_id, time FROM requests ORDER BY 1").output.splitlines()[
+        :2
+    ] == [
         "request_id,time",
         "r0,2026-01-01 00:00:00+00:00",
     ]
@@ -119,8 +123,12 @@ def test_a_query_at_the_prompt_may_have_many_lines_and_a_wrong_one_ends_nothing(
 
 def test_an_export_of_some(filled: Settings, run: Any, tmp_path: Path):
     elsewhere = str(tmp_path / "some")
-    assert "2 requests" in run("export", elsewhere, "--since", "2026-01-01T00:01", "--tenant", "default").output
-    assert run("query", "--csv", "--export", elsewhere, "SELECT COUNT(*) FROM requests").output.endswith("2\n")
+    assert (
+        "2 requests" in run("export", elsewhere, "--since", "2026-01-01T00:01", "--tenant", "default").output
+    )
+    assert run("query", "--csv", "--export", elsewhere, "SELECT COUNT(*) FROM requests").output.endswith(
+        "2\n"
+    )
 
 
 @pytest.mark.parametrize(
