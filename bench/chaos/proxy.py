@@ -15,19 +15,16 @@ class Link:
     """All connections that go through it. Made by `linked`."""
 
     def __init__(self, reach: Callable[[], Awaitable[Streams]], chance: random.Random) -> None:
-        self.carried = 0  # connections, ever
         self._reach = reach
         self._chance = chance
         self._held_up = 0.0
         self._slow_until = 0.0
         self._ends: set[asyncio.StreamWriter] = set()
 
-    def cut(self) -> int:
-        """End every connection, in the middle of whatever goes over it; how many there were."""
-        ends, self._ends = self._ends, set()
-        for end in ends:
+    def cut(self) -> None:
+        """End every connection, in the middle of whatever goes over it."""
+        for end in self._ends:
             end.transport.abort()
-        return len(ends) // 2
 
     def slow(self, held_up: float, seconds: float) -> None:
         """For `seconds`, hold up whatever goes over it by up to `held_up` seconds."""
@@ -41,7 +38,6 @@ class Link:
         except OSError:
             writer.transport.abort()
             return
-        self.carried += 1
         ends = {writer, far_writer}
         self._ends |= ends
         ways = {
@@ -56,7 +52,7 @@ class Link:
             await asyncio.wait(ways)
             self._ends -= ends
             for end in ends:
-                end.transport.abort() if end.transport.is_closing() else end.close()
+                end.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
