@@ -2,6 +2,9 @@
 
 Where this may be mounted (root on Linux), it is a file system of its own, ext4 in a file, in a mount namespace that is
 gone with the last of our processes. Elsewhere only the outbox is bounded, by its own limit.
+
+Kafka's data are on another: a single node of Apache Kafka 4.3.1 that is started again while its disk is full cuts the
+log of its metadata off, and then knows of no topic (seen here). Replicas on other disks are what helps against that.
 """
 
 import ctypes
@@ -22,7 +25,7 @@ _LIMIT = 64 * MIB
 
 
 class Disk(Protocol):
-    """Where everything lies that must survive. `outbox_max_bytes` is for the gateway's configuration."""
+    """Where outbox and database lie. `outbox_max_bytes` is for the gateway's configuration."""
 
     description: str
     outbox_max_bytes: int | None
@@ -37,7 +40,7 @@ class Disk(Protocol):
 
 
 class _FileSystem(Disk):
-    description = f"an ext4 file system of {_ROOM // MIB} MiB, with all data of all programs"
+    description = f"an ext4 file system of {_ROOM // MIB} MiB with the outbox and PostgreSQL"
     outbox_max_bytes = None
 
     def __init__(self, folder: Path) -> None:

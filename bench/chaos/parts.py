@@ -32,8 +32,12 @@ class Part:
             await until(lambda: self._answers(session))
 
     async def kill(self, mark: str = "") -> None:
-        """SIGKILL to the program, or to a descendant with `mark` in its command line, as soon as there is one."""
-        await until(lambda: self._kill(mark))
+        """SIGKILL to the program, or to a descendant with `mark` in its command line, as soon as there is one.
+
+        Raises `TimeoutError`.
+        """
+        async with asyncio.timeout(self.program.ready_seconds):
+            await until(lambda: self._kill(mark))
 
     async def _answers(self, session: aiohttp.ClientSession) -> bool:
         return self._running is not None and await self.program.ready(session)

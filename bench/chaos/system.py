@@ -21,6 +21,7 @@ from bench.chaos.proxy import Link, linked
 from deploy import broker, postgres, process
 from deploy.errors import FlywheelError
 from deploy.process import Program
+from feedback import delivering
 from feedback.bus.kafka import topics
 from feedback.bus.kafka.lag import lag
 from feedback.bus.kafka.options import KafkaOptions
@@ -38,7 +39,7 @@ _SECONDS_PER_CHUNK = "0.002"  # of the pretended vLLM
 
 @dataclass(frozen=True)
 class Place:
-    """Where things are to lie: data on `disk`, which can be full, and the rest beside it."""
+    """Where things are to lie: the outbox and the database on `disk`, which can be full, and the rest beside it."""
 
     disk: Path
     other: Path
@@ -66,10 +67,10 @@ class System:
     session: aiohttp.ClientSession
 
     async def suffer(self, incident: Incident) -> None:
-        """Let it happen. A program that is about to be killed may first have to be started."""
+        """Let it happen. A program that is about to be killed may first have to be started. Raises `TimeoutError`."""
         match incident:
             case Kill("delivery"):
-                await self.parts["gateway"].kill("feedback.delivery_process")
+                await self.parts["gateway"].kill(delivering.__name__)
             case Kill("collector"):
                 await self.parts[f"collector-{self.chance.randint(1, _COLLECTORS)}"].kill()
             case Kill(victim):
@@ -138,7 +139,7 @@ async def running(place: Place, disk: Disk, chance: random.Random) -> AsyncItera
             "broker": await stack.enter_async_context(to_broker),
             "postgres": await stack.enter_async_context(to_postgres),
         }
-        data = place.disk / "kafka"
+        data = place.other / "kafka"
         make = functools.partial(broker.program, data, broker_port, advertised=broker_link_port)
         await keep("broker", await asyncio.to_thread(make, logs=place.logs))
         kafka = KafkaOptions(bootstrap_servers=(f"127.0.0.1:{broker_link_port}",))
