@@ -68,12 +68,16 @@ async def _endure(system: System, seed: int, kills: int, rate: float) -> dict[st
     async with aiohttp.ClientSession(system.gateway_url, headers=headers, connector=connector) as session:
         clients = Clients(session, random.Random(f"traffic {seed}"))
         started = time.monotonic()
-        async with asyncio.TaskGroup() as flowing:
-            flowing.create_task(clients.ask(rate))
+        asking = asyncio.create_task(clients.ask(rate))
+        try:
             await _happen(system, clients, incidents)
             await system.ready()
             await asyncio.sleep(_CALM_SECONDS)
             clients.stop()
+            await asking
+        finally:
+            asking.cancel()
+            await asyncio.wait({asking})
         seconds = time.monotonic() - started
     drain_seconds = await _drained(system)
     there = await asyncio.to_thread(_recorded, system)
