@@ -53,6 +53,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(clients, "_BOOTSTRAP_MS", 500)
     monkeypatch.setattr(producer, "_REQUEST_MS", 500)
     monkeypatch.setattr(producer, "_DELIVERY_MS", 1_500)
+    monkeypatch.setattr(producer, "_WAIT_SECONDS", 2.0)
     monkeypatch.setattr(delivery, "EMPTY_SECONDS", 0.5)
 
 
