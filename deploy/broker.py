@@ -26,7 +26,7 @@ HOW_TO_GET_ONE = (
     "(https://kafka.apache.org/downloads), name its folder in KAFKA_HOME and install Java 17, or install Docker"
 )
 _HEAP = "KAFKA_HEAP_MAX"  # environment variable: most memory of Java's, e.g. 384m
-_READY_SECONDS = 90.0
+_READY_SECONDS = 120.0
 _ANSWER_SECONDS = 2.0
 # Protocol guide, "Metadata" version 1, about no topic: key, version, correlation id, no client id, no topics.
 _METADATA = struct.pack(">hhihi", 3, 1, 1, -1, 0)
@@ -47,11 +47,11 @@ def program(
     Blocks, the first time for some seconds: the storage is formatted.
     """
     home = os.environ.get("KAFKA_HOME")
-    told = properties(port, advertised or port)
+    told = properties(port, advertised)
     if home:
         command = _from_folder(Path(home), data, told)
-    elif shutil.which("docker"):
-        command = _in_docker(data, told, durable=durable)
+    elif (docker := shutil.which("docker")) is not None:
+        command = _in_docker(docker, data, told, durable=durable)
     else:
         raise FlywheelError(HOW_TO_GET_ONE)
     return Program(
@@ -105,26 +105,29 @@ def _format(run: Sequence[str], file: Path) -> None:
         )
 
 
-def _in_docker(data: Path, told: Mapping[str, str], *, durable: bool) -> Sequence[str]:
+def _in_docker(docker: str, data: Path, told: Mapping[str, str], *, durable: bool) -> Sequence[str]:
     data.mkdir(parents=True, exist_ok=True)
     name = f"flywheel-kafka-{hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]}"
+    subprocess.run(
+        (docker, "rm", "--force", name), capture_output=True, check=False
+    )  # one whose guard was killed
     volume = ("--volume", f"{name}:/var/lib/kafka/data") if durable else ()
     variables = [
         word
         for setting, value in {**told, "log.dirs": "/var/lib/kafka/data"}.items()
         for word in ("--env", f"KAFKA_{setting.upper().replace('.', '_')}={value}")
     ]
-    return ("docker", "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
+    return (docker, "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
 
 
-def properties(port: int, advertised: int) -> dict[str, str]:
+def properties(port: int, advertised: int | None = None) -> dict[str, str]:
     """What makes a single node of it: nothing is replicated, and a client need not wait for others to join."""
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{port + 1}",
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{port + 1}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{advertised}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{advertised or port}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
