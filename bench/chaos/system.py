@@ -80,6 +80,7 @@ class System:
             case Slow(server, held_up, seconds):
                 self.links[server].slow(held_up, seconds)
             case FullDisk(seconds):
+                await self.ready()  # so that it meets programs that run
                 try:
                     await asyncio.to_thread(self.disk.fill)
                     await asyncio.sleep(seconds)
