@@ -8,6 +8,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 SEED ?= 0
 MINUTES ?= 10
 SHARE ?= 0.8
+KILLS ?= 50
+RATE ?= 200
 GPU ?= $(if $(wildcard .venv/.installed-gpu),1)
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(GPU),-gpu)
@@ -26,7 +28,7 @@ FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --no-annotate --quiet --extra kafka --extra postgres --extra query --extra redaction --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo up test check e2e clients bench bench-gateway soak lock clean
+.PHONY: help setup demo up test check e2e clients bench bench-gateway soak chaos lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +64,9 @@ bench-gateway: $(STAMP)  ## Compare the gateway with others, one core each (QUIC
 
 soak: $(READY)  ## Ten minutes near capacity: is memory flat and nothing lost? (MINUTES=10 SHARE=0.8)
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --share $(SHARE)
+
+chaos: $(STAMP)  ## Kill, cut and fill everything under load: is nothing acknowledged lost? (SEED=0 KILLS=50 RATE=200)
+	$(BIN)/python -m bench.chaos --seed $(SEED) --kills $(KILLS) --rate $(RATE)
 
 lock: $(STAMP)  ## Lock what pyproject.toml asks for, with hashes (UPGRADE=1: the newest that it admits)
 	$(LOCK) --extra serve-cpu -o requirements.lock \
