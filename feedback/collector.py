@@ -1,10 +1,10 @@
 """The end of an event's way: what can be parsed becomes a row, what cannot becomes a dead letter with its reason."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from feedback import events
 from feedback.store import DeadLetter, Store
@@ -13,10 +13,15 @@ _log = logging.getLogger(__name__)
 
 
 class Collected(NamedTuple):
-    """How many records of a batch were events, and how many were not (events delivered before count too)."""
+    """How many records of a batch were events (delivered before or not), and what the others were, by their place."""
 
     events: int
-    dead_letters: int
+    letters: Mapping[int, DeadLetter]
+
+    @property
+    def dead_letters(self) -> int:
+        """How many records were no events."""
+        return len(self.letters)
 
 
 class Collector:
@@ -32,22 +37,36 @@ class Collector:
         for ever, and everything behind it would wait.
         """
         parsed: list[events.AnyEvent] = []
-        dead: list[DeadLetter] = []
-        for data in batch:
+        dead: dict[int, DeadLetter] = {}
+        for place, data in enumerate(batch):
             try:
                 parsed.append(events.parse(data))
             except ValidationError as error:
-                dead.append(DeadLetter(data, _reason(error)))
-        self._store.write(parsed, dead)
+                dead[place] = DeadLetter(data, _reason(data, error))
+        self._store.write(parsed, list(dead.values()))
         if dead:
+            first = next(iter(dead.values()))
             _log.error(
-                "%d of %d records are dead letters; the first: %s", len(dead), len(batch), dead[0].reason
+                "%d of %d records are dead letters; the first: %s", len(dead), len(batch), first.reason
             )
-        return Collected(len(parsed), len(dead))
+        return Collected(len(parsed), dead)
 
 
-def _reason(error: ValidationError) -> str:
+def _reason(data: bytes, error: ValidationError) -> str:
     """What is wrong and where, without the data itself: reasons are logged, what people wrote is not."""
+    if (version := _version(data)) > events.SCHEMA_VERSION:
+        return f"schema_version: {version} is newer than {events.SCHEMA_VERSION}, the newest that this code knows"
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     words = (f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}" for problem in problems)
     return "; ".join(words)[:1_000]
+
+
+class _Versioned(BaseModel):
+    schema_version: int = 0
+
+
+def _version(data: bytes) -> int:
+    try:
+        return _Versioned.model_validate_json(data).schema_version
+    except ValidationError:
+        return 0

@@ -9,8 +9,16 @@ class BusError(Exception):
 
 
 class Bus(Protocol):
-    """Takes batches of JSON events, in order."""
+    """Takes batches of JSON events, in order. Where `publish` returns when the store has them, it is all of it."""
 
     async def publish(self, batch: Sequence[bytes]) -> None:
         """Return when the whole batch has been taken durably. Raises `BusError`, and nothing else, when it has not."""
         ...
+
+    async def settle(self) -> None:
+        """Return when every policy change that was published is in the store. Raises `BusError`."""
+        return
+
+    async def close(self) -> None:
+        """Let go of processes, threads and connections."""
+        return

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from feedback.bus.base import BusError
+from feedback.bus.base import Bus, BusError
 from feedback.collector import Collector
 from feedback.store import StoreError
 
 
-class LocalBus:
+class LocalBus(Bus):
     """A `Bus` with nothing to install. The store is written in a thread, so that the event loop goes on."""
 
     def __init__(self, collector: Collector) -> None:

@@ -10,13 +10,13 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 
-from feedback.bus.base import BusError
+from feedback.bus.base import Bus, BusError
 
 _NUMBER = struct.Struct(">I")
 _END_SECONDS = 5.0
 
 
-class ProcessBus:
+class ProcessBus(Bus):
     """A `Bus`. The process is started by the first batch, and again after it has died."""
 
     def __init__(self, store_url: str) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from feedback.bus import base
 from feedback.bus.base import BusError
 from feedback.events import Rating
 from feedback.outbox import OutboxError
@@ -10,7 +11,7 @@ from feedback.relay import Relay
 from tests.contracts.samples import rating
 
 
-class Bus:
+class Bus(base.Bus):
     """Keeps what it was given, and refuses as often as it is told to."""
 
     def __init__(self, refusals: int = 0) -> None:

@@ -1,0 +1,155 @@
+"""The bus of many machines: a batch is taken when Kafka has all of it, as safe as its topics are."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from feedback.bus.base import Bus, BusError
+from feedback.bus.kafka.clients import MAX_RECORD_BYTES, opened
+from feedback.bus.kafka.options import KafkaOptions
+from feedback.bus.kafka.records import Record, dead_letter, event_record
+from feedback.bus.kafka.replaying import replay
+from feedback.collector import Collector
+from feedback.store import Store, StoreError
+
+_BATCH_BYTES = 2**19  # per partition, before compression; every cluster takes as much
+_LINGER_MS = 1_000  # a batch goes when it is full or all of it is there, which is said by `flush`
+_REQUEST_MS = 4_000
+_DELIVERY_MS = 8_000  # for all attempts together; then whoever publishes decides
+_WAIT_SECONDS = _DELIVERY_MS / 1_000 + 1.0
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+_log = logging.getLogger(__name__)
+
+
+class Sender:
+    """Sends records and waits for them. Blocks; `send` is for one thread, `close` for any.
+
+    After a failure kafka-python's producer is thrown away: nothing of the old one can come behind what is sent next,
+    and one that a broker has refused a record accepts no others.
+    """
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._producer: KafkaProducer | None = None
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Return when all are acknowledged by as many brokers as the topics ask for. Raises `BusError`.
+
+        What is too large for its topic is sent as a dead letter, in pieces: neither lost nor in the way of the others.
+        """
+        left = list(records)
+        while left:
+            failed = self._attempt(left)
+            too_large = [record for record, error in failed if isinstance(error, _TOO_LARGE)]
+            if failed and not too_large:
+                record, error = failed[0]
+                raise BusError(f"{len(failed)} of {len(records)} records: {record.topic}: {_words(error)}")
+            left = [record for record, error in failed if not isinstance(error, _TOO_LARGE)]
+            for record in too_large:
+                reason = f"record: its {len(record.value)} bytes are more than {record.topic} takes"
+                _log.error("a dead letter, kept in pieces: %s", reason)
+                left += dead_letter(record.value, reason, self._options)
+
+    def close(self) -> None:
+        """End what is under way, for some seconds at most. May be called again."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(KafkaError):  # whoever sent has been told
+                producer.close(timeout=_WAIT_SECONDS)
+
+    def _attempt(self, records: Sequence[Record]) -> list[tuple[Record, KafkaError]]:
+        """Those that were not acknowledged, and why; then nothing of theirs is under way. Raises `BusError`."""
+        producer = self._producer = self._producer or self._open()
+        failed: list[tuple[Record, KafkaError]] = []
+        sent = []
+        for record in records:
+            headers = [(name, value.encode()) for name, value in record.headers.items()]
+            try:
+                sent.append((record, producer.send(record.topic, record.value, record.key, headers)))
+            except _TOO_LARGE as error:
+                failed.append((record, error))
+            except KafkaError as error:  # nobody knows the topic, which has taken some seconds to find out
+                self.close()
+                raise BusError(f"{record.topic}: {_words(error)} (`flywheel kafka init` makes it)") from error
+        with suppress(KafkaError):  # of its failures, and of batches that it split, the futures tell
+            producer.flush(_WAIT_SECONDS)
+        for record, future in sent:
+            try:
+                future.get(_WAIT_SECONDS)
+            except KafkaError as error:
+                failed.append((record, error))
+        if failed:
+            self.close()
+        return failed
+
+    def _open(self) -> KafkaProducer:
+        return opened(
+            KafkaProducer,
+            self._options,
+            acks="all",
+            enable_idempotence=True,
+            compression_type=None if self._options.compression == "none" else self._options.compression,
+            batch_size=_BATCH_BYTES,
+            linger_ms=_LINGER_MS,
+            max_request_size=MAX_RECORD_BYTES,
+            request_timeout_ms=_REQUEST_MS,
+            delivery_timeout_ms=_DELIVERY_MS,
+            max_block_ms=_REQUEST_MS,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+
+
+class KafkaBus(Bus):
+    """A `Bus`. One thread of its own speaks with Kafka, a batch after the other."""
+
+    def __init__(self, options: KafkaOptions, store_url: str | None = None) -> None:
+        """Connects when the first batch is published. `store_url`: what `settle` brings up to date."""
+        self._options = options
+        self._store_url = store_url
+        self._sender = Sender(options)
+        self._thread = ThreadPoolExecutor(1, "kafka")
+
+    async def publish(self, batch: Sequence[bytes]) -> None:
+        """Return when Kafka has acknowledged the whole batch. Raises `BusError`."""
+        await self._do(lambda: self._sender.send([each for body in batch for each in self._records(body)]))
+
+    async def settle(self) -> None:
+        """See `Bus`: read the topic of policies, which is short and kept for ever, into the store."""
+        if self._store_url is not None:
+            await self._do(self._settle)
+
+    async def close(self) -> None:
+        """See `Bus`."""
+        await self._do(self._sender.close)
+        self._thread.shutdown()
+
+    def _records(self, body: bytes) -> Sequence[Record]:
+        try:
+            return [event_record(body, self._options)]
+        except ValueError as error:
+            _log.error("a record in the outbox is a dead letter: %s", error)
+            return list(dead_letter(body, str(error), self._options))
+
+    def _settle(self) -> None:
+        try:
+            store = Store.open(str(self._store_url))
+            try:
+                replay(self._options, Collector(store), topics=("policies",))
+            finally:
+                store.close()
+        except StoreError as error:
+            raise BusError(f"the store did not take the policies: {error}") from error
+
+    async def _do(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _words(error: KafkaError) -> str:
+    return f"{str(error) or type(error).__name__}"

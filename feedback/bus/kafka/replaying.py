@@ -1,0 +1,41 @@
+"""What was published, collected once more: rebuilds a store, and gives dead letters another try."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from feedback.bus.kafka.dead_letters import letters_in
+from feedback.bus.kafka.options import KafkaOptions, Topic
+from feedback.bus.kafka.reading import read
+from feedback.bus.kafka.records import EVENT_TOPICS, Letters
+from feedback.collector import Collector
+
+Progress = Callable[[str, int, int], None]
+EVERYTHING: tuple[Topic, ...] = (*EVENT_TOPICS, "dead-letter")
+
+
+def replay(
+    options: KafkaOptions,
+    collector: Collector,
+    *,
+    since: datetime | None = None,
+    topics: Sequence[Topic] = EVERYTHING,
+    progress: Progress | None = None,
+) -> None:
+    """Collect what the topics hold, from `since` or from their beginning up to now, a topic after the other.
+
+    What the store has already stays as it is. Dead letters become events where this code can read them by now.
+    `progress` is told the topic's name, how many of its records have been read, and how many are left. Blocks; raises
+    `BusError` and `StoreError`, and may then be begun again.
+    """
+    for topic in topics:
+        name, whole, done = options.topic(topic), Letters(), 0
+        for page in read(options, [name], since):
+            if topic == "dead-letter":
+                batch = [letter.data for letter in letters_in(page.records, whole)]
+            else:
+                batch = [record.value or b"" for record in page.records]
+            if batch:
+                collector.collect(batch)
+            done += len(page.records)
+            if progress is not None:
+                progress(name, done, page.left)
