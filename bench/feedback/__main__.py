@@ -1,6 +1,6 @@
 """Events a second over each leg of their way, beside what bare libraries do: `make bench-feedback` (QUICK=1: shorter).
 
-Each leg grows from a thousand events to a million (QUICK: to 100,000), in chunks, and Flywheel's side and the raw one take
+Each leg grows from a thousand events to a million (QUICK: to 100,000), in turns, and Flywheel's side and the raw one take
 turns, so that what else the machine does falls on both alike; the median of their ratios counts. Then come requests and
 ratings through a real gateway, 500 events a second, for what a rating's sender and reader have to wait.
 """
@@ -11,10 +11,10 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,7 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.feedback import report
 from bench.feedback.legs import LEGS
 from bench.feedback.place import Place
-from bench.feedback.servers import Servers, servers
+from bench.feedback.report import Turn
+from bench.feedback.servers import servers
 from deploy.errors import FlywheelError
 
 ROOT = Path(__file__).parents[2]
@@ -31,24 +32,13 @@ _CHUNK = 10_000  # events between two turns; they are in memory at once
 _WARM = 500
 
 
-class Chunk(NamedTuple):
-    """One side's turn. `size` is how many events it has taken since the beginning."""
-
-    size: int
-    events: int
-    seconds: float
-    mebibytes: float
-
-
 async def grow(
-    leg: str, places: dict[str, Place], most: int, tell: Any, log: Path
-) -> dict[str, list[Chunk]]:
+    leg: str, places: dict[str, Place], most: int, tell: Callable[[int], None]
+) -> dict[str, list[Turn]]:
     """Both sides of a leg up to `most` events; `tell` is told of the progress."""
-    chunks: dict[str, list[Chunk]] = {side: [] for side in SIDES}
+    turns: dict[str, list[Turn]] = {side: [] for side in SIDES}
     async with AsyncExitStack() as stack:
-        workers = {
-            side: await stack.enter_async_context(_worker(leg, side, places[side], log)) for side in SIDES
-        }
+        workers = {side: await stack.enter_async_context(_worker(leg, side, places[side])) for side in SIDES}
         for worker in workers.values():
             await _turn(worker, _WARM)
         size = 0
@@ -56,9 +46,9 @@ async def grow(
             size += events
             for side in SIDES if number % 2 == 0 else reversed(SIDES):
                 said = await _turn(workers[side], events)
-                chunks[side].append(Chunk(size, events, **said))
+                turns[side].append(Turn(size, events, **said))
             tell(events)
-    return chunks
+    return turns
 
 
 def _plan(most: int) -> list[int]:
@@ -73,15 +63,14 @@ def _plan(most: int) -> list[int]:
 
 
 @asynccontextmanager
-async def _worker(leg: str, side: str, place: Place, log: Path):
-    with log.open("ab") as file:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.feedback.worker", leg, side, place.model_dump_json()),
-            cwd=ROOT,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=file,
-        )
+async def _worker(leg: str, side: str, place: Place) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.feedback.worker", leg, side, place.model_dump_json()),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
     try:
         yield process
     finally:
@@ -90,8 +79,58 @@ async def _worker(leg: str, side: str, place: Place, log: Path):
 
 
 async def _turn(worker: asyncio.subprocess.Process, events: int) -> dict[str, float]:
+    assert worker.stdin is not None and worker.stdout is not None
     worker.stdin.write(f"{events}\n".encode())
     line = await worker.stdout.readline()
     if not line:
-        raise FlywheelError("a side has ended; its log says why")
-    return json.loads(line)
+        raise FlywheelError("a side has ended, and said why above")
+    said: dict[str, float] = json.loads(line)
+    return said
+
+
+async def run(names: Sequence[str], most: int) -> dict[str, Any]:
+    """Measure. Returns what the report is made of. Raises `FlywheelError`."""
+    var = ROOT / "var"  # not where temporary files are: that may be memory, which is no place for an outbox
+    var.mkdir(exist_ok=True)
+    var.chmod(0o755)
+    found: dict[str, Any] = {"machine": report.machine(), "events": most, "legs": {}}
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=var) as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # PostgreSQL may run as another user
+        async with servers(folder) as running:
+            for leg in names:
+                needs = LEGS[leg]
+                places = {side: running.place(folder, needs.store, kafka=needs.kafka) for side in SIDES}
+                with _progress(leg, most) as tell:
+                    found["legs"][leg] = report.leg(**await grow(leg, places, most, tell))
+                for place in places.values():
+                    shutil.rmtree(place.folder)
+    return found
+
+
+@contextmanager
+def _progress(leg: str, most: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(leg, total=most)
+        yield lambda events: progress.advance(task, events)
+
+
+def main() -> int:
+    """Exit code 1 when a bar is missed."""
+    parser = argparse.ArgumentParser(prog="make bench-feedback", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="up to 100,000 events")
+    parser.add_argument("--events", type=int, help="up to so many instead")
+    parser.add_argument("--legs", nargs="+", choices=[*LEGS, "latency"], default=[*LEGS, "latency"])
+    options = parser.parse_args()
+    most = options.events or (100_000 if options.quick else 1_000_000)
+    try:
+        found = asyncio.run(run([leg for leg in options.legs if leg in LEGS], most))
+    except FlywheelError as error:
+        Console(stderr=True).print(str(error), highlight=False)
+        return 2
+    return report.write(found, ROOT / "reports")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,6 +22,7 @@ class Leg(NamedTuple):
 
 LEGS: Mapping[str, Leg] = {
     "outbox append": Leg("SQLite executemany", ours.outbox, raw.outbox, "sqlite"),
+    "relay → Kafka": Leg("kafka-python alone", ours.relay, raw.kafka, "sqlite", kafka=True),
     "collector → SQLite": Leg("SQLite executemany", ours.collector, raw.sqlite, "sqlite"),
     "collector → PostgreSQL": Leg("PostgreSQL COPY", ours.collector, raw.postgres, "postgresql"),
 }

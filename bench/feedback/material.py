@@ -1,7 +1,7 @@
-"""Events to measure with: requests of 3 kB with token ids and logprobs, as one agent's turn makes them; ratings of 300 B.
+"""Events to measure with: requests of 3.5 kB with token ids and logprobs; ratings of 400 B.
 
-Each event is another (`event_id`, ids, time), as in production sorted by time, and is made by putting its ids into one of
-some hundred prepared texts: what a compressor or an index sees is no repetition of one event.
+Each event is another (`event_id`, ids, time), sorted by time as in production. It is one of some hundred prepared texts
+with ids of its own put in: what a compressor or an index sees is no repetition of one event.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Each leg as bare libraries go it: the same bytes or rows, as durable and in the same batches, and nothing is looked at.
+"""Each leg as bare libraries go it: the same bytes or rows, as durable, in the same batches, and nothing is looked at.
 
 What a side takes is as in `bench.feedback.ours`; rows are made beforehand, off the clock.
 """
@@ -14,6 +14,7 @@ from sqlalchemy import Table, make_url
 from bench.feedback.ours import Prepare
 from bench.feedback.place import APPENDERS, Place, batches
 from feedback import events as vocabulary
+from feedback.bus.kafka.records import event_record
 from feedback.sqlite import prepare as durable
 from feedback.store import Store, tables
 
@@ -74,6 +75,42 @@ def postgres(place: Place) -> Iterator[Prepare]:
                                 for row in found:
                                     copy.write_row(row)
                     connection.commit()
+
+            return run
+
+        yield prepare
+
+
+@contextmanager
+def kafka(place: Place) -> Iterator[Prepare]:
+    """kafka-python with the settings of our producer, told to wait once, at the end."""
+    from kafka import KafkaProducer  # noqa: PLC0415  # may not be installed
+
+    assert place.kafka is not None
+    options = place.kafka
+    producer = KafkaProducer(
+        bootstrap_servers=list(options.bootstrap_servers),
+        acks="all",
+        enable_idempotence=True,
+        compression_type=options.compression,
+        batch_size=2**19,
+        linger_ms=1_000,
+        metrics_enabled=False,
+    )
+    with closing(producer):
+
+        def prepare(events: Sequence[bytes]) -> Callable[[], None]:
+            records = [event_record(body, options) for body in events]
+            headers = [[(name, value.encode()) for name, value in each.headers.items()] for each in records]
+
+            def run() -> None:
+                sent = [
+                    producer.send(record.topic, record.value, record.key, head)
+                    for record, head in zip(records, headers, strict=True)
+                ]
+                producer.flush()
+                for future in sent:
+                    future.get()
 
             return run
 
