@@ -37,8 +37,8 @@ setup: $(READY)  ## Install everything into .venv and make the small model (GPU=
 demo: $(READY)  ## The whole circle, with simulated employees (SEED=0)
 	$(BIN)/flywheel demo --seed $(SEED)
 
-up: $(READY)  ## Start vLLM and the gateway
-	$(BIN)/flywheel up
+up: $(READY)  ## Start vLLM and the gateway (KAFKA=1: with Kafka and PostgreSQL, started too)
+	$(BIN)/flywheel up $(if $(KAFKA),--kafka)
 
 test: $(READY)  ## Run every test, with the real vLLM too
 	$(BIN)/python -m pytest

@@ -78,7 +78,9 @@ def _from_folder(home: Path, data: Path, port: int) -> Sequence[str]:
         *("-Dorg.apache.logging.log4j.level=WARN", "-cp", str(home.absolute() / "libs" / "*")),
     )
     storage = data.absolute() / "storage"
-    storage.mkdir(parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True)
+    data.chmod(0o700)  # what people ask and answer is in it
+    storage.mkdir(exist_ok=True)
     file = data.absolute() / "server.properties"
     told = _properties(port) | {"log.dirs": str(storage)}
     file.write_text("".join(f"{name}={value}\n" for name, value in told.items()))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import chat, keys, learn, machine, policies
+from deploy.commands import chat, keys, learn, machine, pipe, policies
 from deploy.errors import FlywheelError
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ chat.add_to(app)
 learn.add_to(app)
 policies.add_to(app)
 keys.add_to(app)
+pipe.add_to(app)
 
 
 @app.callback()

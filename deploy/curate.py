@@ -7,9 +7,9 @@ from typing import Any
 
 from deploy.errors import FlywheelError
 from deploy.settings import Settings
+from deploy.store import opened
 from feedback.curation import Curated, Resolve, curate, save
 from feedback.episodes import build
-from feedback.store import Store, StoreError
 from tools.errors import ToolError
 from tools.sql import Database, canonical
 
@@ -27,16 +27,11 @@ def make(settings: Settings, agent: str, *, tenant: str = "default") -> Dataset:
     """Curate everything in the store into `var/datasets/<id>.jsonl`. Raises `FlywheelError`."""
     try:
         production = Database(settings.sql.databases[0])
-        store = Store.open(settings.feedback.store_url)
-    except (OSError, StoreError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise FlywheelError(str(error)) from error
-    try:
+    with opened(settings) as store:
         requests = list(store.requests(tenant=tenant, agent=agent))
         built = build(requests, store.current_ratings(tenant=tenant, agent=agent))
-    except StoreError as error:
-        raise FlywheelError(str(error)) from error
-    finally:
-        store.close()
     curated = curate(built.episodes, resolver(production))
     path = settings.var / "datasets" / f"{curated.dataset_id[:12]}.jsonl"
     save(curated, path)

@@ -11,32 +11,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
 
 import aiohttp
 import psutil
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from deploy import models, supervisor
+from deploy import models, pipe, supervisor
 from deploy.errors import FlywheelError
+from deploy.finding import Finding
 from deploy.process import answers, holder
 from deploy.settings import Settings
 
-Verdict = Literal["ok", "warning", "broken"]
-_STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "broken": "red"}
 _IMPORT_SECONDS = 180
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. `mend` says what to do unless it is ok."""
-
-    verdict: Verdict
-    what: str
-    mend: str = ""
 
 
 def examine(settings: Settings, console: Console) -> bool:
@@ -44,10 +32,7 @@ def examine(settings: Settings, console: Console) -> bool:
     sound = True
     for check in CHECKS:
         for finding in check(settings):
-            console.print(f"{finding.verdict:8}", style=_STYLES[finding.verdict], end="")
-            console.print(finding.what, markup=False, highlight=False)
-            if finding.mend:
-                console.print(f"        {finding.mend}", markup=False, highlight=False)
+            finding.print(console)
             sound &= finding.verdict != "broken"
     return sound
 
@@ -224,6 +209,8 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     model,
     databases,
     services,
+    pipe.store,
+    pipe.kafka,
     external,
     resources,
 )

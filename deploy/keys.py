@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
+from deploy import store
 from deploy.errors import FlywheelError
 from deploy.settings import Settings
 from feedback.quota import Quota
-from feedback.store import Key, Keys, Store, StoreError
+from feedback.store import Key, Keys
 from gateway.scopes import SCOPES
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -98,13 +99,5 @@ def state(key: Key) -> str:
 @contextmanager
 def opened(settings: Settings) -> Iterator[Keys]:
     """The keys of the store. Raises `FlywheelError` where the store fails."""
-    try:
-        store = Store.open(settings.feedback.store_url)
-    except (StoreError, ValueError, OSError) as error:
-        raise FlywheelError(f"the store does not open: {error}; see [feedback] store_url") from error
-    try:
-        yield Keys(store)
-    except StoreError as error:
-        raise FlywheelError(f"the store failed: {error}") from error
-    finally:
-        store.close()
+    with store.opened(settings) as opened_store:
+        yield Keys(opened_store)

@@ -25,7 +25,7 @@ def choose(settings: Settings, *, local: bool) -> None:
 
 
 def with_services(settings: Settings) -> Settings:
-    """The same with a broker and a database: those that the settings or KAFKA_BOOTSTRAP_SERVERS name, else local ones."""
+    """The same with Kafka and PostgreSQL: those that the settings or KAFKA_BOOTSTRAP_SERVERS name, else local ones."""
     servers = broker.named()
     kafka = settings.kafka or KafkaOptions(bootstrap_servers=(f"127.0.0.1:{broker.PORT}",))
     feedback = settings.feedback
@@ -40,9 +40,9 @@ def with_services(settings: Settings) -> Settings:
 
 
 def programs(settings: Settings) -> list[Callable[[], Program]]:
-    """What makes those of them that are to be started here; `settings` are those `with_services`. Raises `FlywheelError`.
+    """What makes the programs of those that are to be started here, each call blocking for some seconds the first time.
 
-    Each blocks for some seconds the first time.
+    `settings` are those `with_services`. Raises `FlywheelError`.
     """
     wanted: list[Callable[[], Program]] = []
     if not broker.named():

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -117,14 +118,15 @@ async def running(program: Program) -> AsyncIterator[Process]:
 
 @contextlib.asynccontextmanager
 async def kept(program: Program, told: Callable[[StartError], None]) -> AsyncIterator[Process]:
-    """As `running`, but when it ends another is started, ever later when that does not help; `told` is told of each end.
+    """As `running`, but when it ends another is started, ever later when that does not help.
 
-    Who is given the first need not know of the others.
+    `told` hears of each end. Who is given the first need not know of the others.
     """
     first: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
     keeping = asyncio.create_task(_keep(program, first, told))
     try:
-        await asyncio.wait({first, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Future[Any]] = {first, keeping}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if keeping.done():  # it could not even be started
             keeping.result()
         yield first.result()

@@ -93,7 +93,7 @@ class FeedbackSection(_Section):
 
     store_url: str = Field(
         "sqlite:///var/store.db",
-        description="SQLAlchemy URL of a SQLite file, or of a database in PostgreSQL (postgresql+psycopg://…).",
+        description="SQLAlchemy URL of a SQLite file, or of a database in PostgreSQL (postgresql://user@host/database).",
     )
     outbox: Path = Field(Path("var/outbox.db"), description="The gateway's durable queue; on a local disk.")
     collectors: int = Field(

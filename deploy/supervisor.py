@@ -62,7 +62,9 @@ async def running(
 ) -> AsyncIterator[System]:
     """Start everything, wait until it answers, and stop it at the end. Raises `FlywheelError`.
 
-    `local`: the broker and the database of `deploy.local` as well, which the settings then name already. SIGTERM, like Ctrl-C, cancels the caller's task, so that the end is an orderly one.
+    `local`: the broker and the database of `deploy.local` as well, which the settings then name already.
+
+    SIGTERM, like Ctrl-C, cancels the caller's task, so that the end is an orderly one.
     """
     console = console or Console(stderr=True)
     _check(settings)

@@ -1,27 +1,32 @@
 """The end of an event's way: what can be parsed becomes a row, what cannot becomes a dead letter with its reason."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from feedback import events
-from feedback.store import DeadLetter, Store
+from feedback.store import DeadLetter, Store, UnstorableError
 
 _log = logging.getLogger(__name__)
 
 
 class Collected(NamedTuple):
-    """How many records of a batch were events (delivered before or not), and what the others were, by their place."""
+    """How many records of a batch were events (delivered before or not), and what the others are."""
 
     events: int
-    letters: Mapping[int, DeadLetter]
+    letters: Sequence[DeadLetter]
 
     @property
     def dead_letters(self) -> int:
         """How many records were no events."""
         return len(self.letters)
+
+
+class _Parsed(NamedTuple):
+    data: bytes
+    event: events.AnyEvent
 
 
 class Collector:
@@ -34,31 +39,46 @@ class Collector:
         """Write the whole batch in one transaction; the same batch again changes nothing. Raises `StoreError`.
 
         Blocks on the store. No content of a record makes it raise: a batch that can never be taken would be delivered
-        for ever, and everything behind it would wait.
+        for ever, and everything behind it would wait. Where the database itself cannot hold one (an id too long for its
+        index, say), the batch is halved until that one is alone, and there are more transactions than one.
         """
-        parsed: list[events.AnyEvent] = []
-        dead: dict[int, DeadLetter] = {}
-        for place, data in enumerate(batch):
+        parsed: list[_Parsed] = []
+        dead: list[DeadLetter] = []
+        for data in batch:
             try:
-                parsed.append(events.parse(data))
+                parsed.append(_Parsed(data, events.parse(data)))
             except ValidationError as error:
-                dead[place] = DeadLetter(data, _reason(data, error))
-        self._store.write(parsed, list(dead.values()))
+                dead.append(DeadLetter(data, reason(data, error)))
+        try:
+            self._store.write([event for _, event in parsed], dead)
+        except UnstorableError:
+            dead += self._write_in_halves(parsed)
+            self._store.write([], dead)
         if dead:
-            first = next(iter(dead.values()))
             _log.error(
-                "%d of %d records are dead letters; the first: %s", len(dead), len(batch), first.reason
+                "%d of %d records are dead letters; the first: %s", len(dead), len(batch), dead[0].reason
             )
-        return Collected(len(parsed), dead)
+        return Collected(len(batch) - len(dead), dead)
+
+    def _write_in_halves(self, records: Sequence[_Parsed]) -> list[DeadLetter]:
+        """Write what can be written; what cannot is returned."""
+        try:
+            self._store.write([event for _, event in records])
+        except UnstorableError as error:
+            if len(records) == 1:
+                return [DeadLetter(records[0].data, f"the store cannot hold it: {error}")]
+            middle = len(records) // 2
+            return self._write_in_halves(records[:middle]) + self._write_in_halves(records[middle:])
+        return []
 
 
-def _reason(data: bytes, error: ValidationError) -> str:
+def reason(data: bytes, error: ValidationError) -> str:
     """What is wrong and where, without the data itself: reasons are logged, what people wrote is not."""
     if (version := _version(data)) > events.SCHEMA_VERSION:
         return f"schema_version: {version} is newer than {events.SCHEMA_VERSION}, the newest that this code knows"
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     words = (f"{'.'.join(map(str, problem['loc'])) or 'record'}: {problem['msg']}" for problem in problems)
-    return "; ".join(words)[:1_000]
+    return "; ".join(words).replace("\0", "\\0")[:1_000]  # names of fields are the sender's
 
 
 class _Versioned(BaseModel):

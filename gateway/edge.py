@@ -108,7 +108,11 @@ class Edge:
     def _head_refusal(self, scope: Scope) -> ApiError | None:
         size = len(scope["raw_path"]) + len(scope["query_string"])
         size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-        return head_too_large(self._max_header_bytes) if size > self._max_header_bytes else None
+        if size > self._max_header_bytes:
+            return head_too_large(self._max_header_bytes)
+        if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:  # as in bodies: see `gateway.wire`
+            return ApiError(400, "The URL holds a NUL character (%00). Remove it.", code="invalid_value")
+        return None
 
     def _refusal(self, episode_id: str | None) -> ApiError | None:
         if episode_id is not None and not _EPISODE_ID.fullmatch(episode_id):

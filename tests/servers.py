@@ -22,6 +22,7 @@ from sqlalchemy import make_url
 from deploy import broker, postgres, process
 from deploy.errors import FlywheelError
 from deploy.process import Program
+from feedback.store import Store
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "kafka"
 
@@ -55,12 +56,33 @@ async def postgres_url() -> AsyncIterator[str]:
 @pytest.fixture
 def fresh_database(postgres_url: str) -> Iterator[str]:
     """SQLAlchemy's URL of an empty database that is the test's alone; it is dropped at the end."""
+    with database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _migrated(postgres_url: str) -> Iterator[str]:
+    with database(postgres_url) as url:
+        Store.open(url).close()
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def postgres_store_url(postgres_url: str, _migrated: str) -> Iterator[str]:
+    """SQLAlchemy's URL of an empty store that is the test's alone: every migration is there, copied from another."""
+    with database(postgres_url, template=_migrated) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def database(server: str, template: str = "template1") -> Iterator[str]:
+    """A database on the server, made as a copy of another and dropped at the end; its URL."""
     name = f"test_{uuid.uuid4().hex}"
-    url = make_url(postgres_url)
-    with psycopg.connect(libpq(postgres_url), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield url.set(database=name).render_as_string(hide_password=False)
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    made, copied = sql.Identifier(name), sql.Identifier(template)
+    with psycopg.connect(libpq(server), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(made, copied))
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(made))
 
 
 def libpq(url: str) -> str:

@@ -41,15 +41,14 @@ def up(
         ),
     ] = False,
 ) -> None:
-    """Start vLLM and the gateway and keep them running; Ctrl-C stops all.
+    r"""Start vLLM and the gateway and keep them running; Ctrl-C stops all.
 
     Prints the base URL, an API key (kept in var/key) and a snippet for any OpenAI client. Logs are in var/log.
 
     With --kafka, Kafka is the one of KAFKA_BOOTSTRAP_SERVERS, or is started from the folder KAFKA_HOME, or in Docker;
-    PostgreSQL is started from this machine's own programs. Where the settings name a \\[kafka] or a PostgreSQL, that is
+    PostgreSQL is started from this machine's own programs. Where the settings name a \[kafka] or a PostgreSQL, that is
     used. All other commands then work on them, until `flywheel up` is called without it.
 
-    \b
     flywheel up
     FLYWHEEL_GATEWAY__PORT=9000 flywheel up
     KAFKA_HOME=~/kafka_2.13-4.3.1 flywheel up --kafka

@@ -70,13 +70,21 @@ def _print_swap(swap: dict[str, Any]) -> None:
 
 
 def status(context: typer.Context) -> None:
-    """What the running gateway says of itself: agents, policies, requests in progress, what waits in the outbox."""
+    """What the running gateway says of itself: agents, policies, requests in progress, what waits in the outbox.
+
+    Then what is wrong with the store or with Kafka, and how to mend it.
+    """
+    from deploy import pipe
     from deploy.client import Client
 
+    settings = settings_of(context)
     table = Table(Column(no_wrap=True), Column(overflow="fold"), show_header=False)
-    for name, value in _flat(Client(settings_of(context)).get("/v1/status")):
+    for name, value in _flat(Client(settings).get("/v1/status")):
         table.add_row(name, value)
     Console().print(table)
+    for finding in (*pipe.store(settings), *pipe.kafka(settings)):
+        if finding.verdict != "ok":
+            finding.print(Console(soft_wrap=True))
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:

@@ -55,10 +55,14 @@ def connect(url: str) -> Engine:
 
 
 def migrate(engine: Engine) -> None:
-    """Apply the migrations that are missing, in one transaction; processes that start at once wait for each other."""
+    """Apply the migrations that are missing, in one transaction; processes that start at once wait for each other.
+
+    Raises `ValueError` for a database that does not hold every text.
+    """
     config = configuration()
     with engine.connect().execution_options(write=True) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
+            _check_encoding(connection)
             _wait_for_others(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -89,6 +93,12 @@ def _postgresql(url: URL) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise ValueError("PostgreSQL needs psycopg: install flywheel[postgres]") from error
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise ValueError(f"the database is encoded in {encoding}: make one in UTF8")
 
 
 def _wait_for_others(connection: Connection) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alembic.util import CommandError
-from sqlalchemy import ColumnElement, Connection, Engine, Table, case, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, case, exists, func, or_, select, tuple_
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from feedback.events import AnyEvent, Erased, PolicyChanged, Rating, RequestFinished, Status

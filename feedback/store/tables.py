@@ -109,6 +109,7 @@ ratings = _event_table(
         ("tenant", "client_id"),
     ),
 )
+Index("requests_by_tenant_time", requests.c.tenant, requests.c.time)  # of all agents, as exports read them
 Index("ratings_by_rater", ratings.c.tenant, ratings.c.rater, ratings.c.time)
 policy_changes = _event_table(
     "policy_changes",

@@ -34,7 +34,9 @@ class Usage:
         """Add to what has been spent, and return what that makes, whoever else has added to it."""
         rows = [
             {"subject": slot.subject, "period": slot.period, "tokens": spent.tokens, "money": spent.money}
-            for slot, spent in sorted(more.items())  # so that two who add to the same do not wait for each other
+            for slot, spent in sorted(
+                more.items()
+            )  # so that two who add to the same do not wait for each other
             if any(spent)
         ]
         c = usage.c

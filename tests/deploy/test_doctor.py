@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from deploy import doctor
-from deploy.doctor import Finding, examine
+from deploy.doctor import examine
+from deploy.finding import Finding
 from deploy.settings import Settings
 from domains.insurance import database
 from gateway.config import ExternalModel

@@ -12,6 +12,19 @@ def store(tmp_path):
 
 
 @pytest.fixture
+def postgres_store(postgres_store_url):
+    store = Store.open(postgres_store_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["store", "postgres_store"])
+def any_store(request):
+    """The test runs on SQLite and on PostgreSQL."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
 def outbox(tmp_path):
     outbox = Outbox(tmp_path / "outbox.db")
     yield outbox

@@ -20,12 +20,12 @@ RUBBISH = st.one_of(
 
 @given(batch=st.lists(RUBBISH, max_size=5))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_bytes_come_each_record_ends_as_an_event_or_as_a_dead_letter(store, batch):
+def test_whatever_bytes_come_each_record_ends_as_an_event_or_as_a_dead_letter(any_store, batch):
     good = rating().model_dump_json().encode()
-    collected = Collector(store).collect([*batch, good])
+    collected = Collector(any_store).collect([*batch, good])
     assert collected.events + collected.dead_letters == len(batch) + 1
     assert collected.events >= 1
-    kept = {letter.data for letter in store.dead_letters()}
+    kept = {letter.data for letter in any_store.dead_letters()}
     assert len([data for data in batch if data in kept]) == collected.dead_letters
 
 

@@ -7,6 +7,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import inspect
 
 from feedback.store import Deletions, Keys, Store
 from feedback.store.engine import configuration
@@ -14,6 +15,11 @@ from feedback.store.tables import metadata
 from tests.contracts.samples import rating, request
 
 FIRST, HEAD = "0001", "head"
+
+
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    return any_store
 
 
 @pytest.fixture
@@ -30,14 +36,12 @@ def _move(store: Store, config: Config, revision: str) -> None:
 def test_down_to_the_first_and_up_again_keeps_events_and_keys(store: Store, config: Config):
     keys = Keys(store)
     secret = keys.create("ann", ["rate"], tenant="acme")
-    asked, rated = request(), rating()
+    asked, rated = request(output="a\0b"), rating(comment="\\u0000 \0")
     store.write([asked, rated])
     before = keys.lookup(secret)
     _move(store, config, FIRST)
     with store.reading() as connection:
-        columns = {
-            row[1] for row in connection.exec_driver_sql("SELECT * FROM pragma_table_info('api_keys')")
-        }
+        columns = {column["name"] for column in inspect(connection).get_columns("api_keys")}
     assert columns == {"key_hash", "owner", "tenant", "scopes", "created", "revoked"}
     _move(store, config, HEAD)
     with store.reading() as connection:

@@ -107,7 +107,7 @@ def test_a_store_of_a_later_version_is_refused(store, tmp_path):
         Store.open(f"sqlite:///{tmp_path}/store.db")
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql://here/there"])
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://here/there"])
 def test_another_kind_of_database_is_refused_with_words_on_what_is_meant(url):
     with pytest.raises(ValueError, match="sqlite:///path"):
         Store.open(url)

@@ -54,5 +54,7 @@ def as_bus_error(options: KafkaOptions) -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Have kafka-python log errors alone: it tells of each attempt to connect, and of each that failed."""
+    """Have kafka-python log errors alone, and none of connecting: what comes of it is raised, and told by us once."""
     logging.getLogger("kafka").setLevel(logging.ERROR)
+    for name in ("kafka.net", "kafka.cluster"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

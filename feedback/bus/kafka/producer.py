@@ -18,7 +18,7 @@ from feedback.collector import Collector
 from feedback.store import Store, StoreError
 
 _BATCH_BYTES = 2**19  # per partition, before compression; every cluster takes as much
-_LINGER_MS = 1_000  # a batch goes when it is full or all of it is there, which is said by `flush`
+_LINGER_MS = 100  # a batch goes when it is full or all of it is there, which is said by `flush`
 _REQUEST_MS = 4_000
 _DELIVERY_MS = 8_000  # for all attempts together; then whoever publishes decides
 _WAIT_SECONDS = _DELIVERY_MS / 1_000 + 1.0
@@ -118,7 +118,7 @@ class KafkaBus(Bus):
 
     async def publish(self, batch: Sequence[bytes]) -> None:
         """Return when Kafka has acknowledged the whole batch. Raises `BusError`."""
-        await self._do(lambda: self._sender.send([each for body in batch for each in self._records(body)]))
+        await self._do(lambda: self._sender.send([event_record(body, self._options) for body in batch]))
 
     async def settle(self) -> None:
         """See `Bus`: read the topic of policies, which is short and kept for ever, into the store."""
@@ -129,13 +129,6 @@ class KafkaBus(Bus):
         """See `Bus`."""
         await self._do(self._sender.close)
         self._thread.shutdown()
-
-    def _records(self, body: bytes) -> Sequence[Record]:
-        try:
-            return [event_record(body, self._options)]
-        except ValueError as error:
-            _log.error("a record in the outbox is a dead letter: %s", error)
-            return list(dead_letter(body, str(error), self._options))
 
     def _settle(self) -> None:
         try:

@@ -50,23 +50,19 @@ class Letter(NamedTuple):
 
 
 def event_record(body: bytes, options: KafkaOptions) -> Record:
-    """The record of one event as JSON. Raises `ValueError`, with the reason, for what cannot be one.
+    """The record of an event as JSON.
 
-    Looks only for where it belongs; whether all of it is as an event should be, the collector finds out.
+    Looks only for where it belongs; whether all of it is as an event should be, the collector finds out. What belongs
+    nowhere, as it is no event, goes among the requests: the collector finds it there, and makes it a dead letter.
     """
     try:
         event = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ValueError("record: not JSON") from error
-    kind = event.get("type") if isinstance(event, dict) else None
-    topic = _TOPIC_OF.get(kind) if isinstance(kind, str) else None
-    if topic is None:
-        raise ValueError("type: not that of an event")
-    key = next((event[name] for name in _KEY_OF[topic] if event.get(name)), None)
-    if not isinstance(key, str):  # noqa: TRY004  # what was read is wrong, not what was passed
-        raise ValueError(f"{' or '.join(_KEY_OF[topic])}: missing")
-    headers = {"type": str(kind), "schema-version": str(event.get("schema_version"))}
-    return Record(options.topic(topic), key.encode(), body, headers)
+        topic = _TOPIC_OF[event["type"]]
+        key: str = next(event[name] for name in _KEY_OF[topic] if event.get(name))
+        headers = {"type": event["type"], "schema-version": str(event.get("schema_version"))}
+        return Record(options.topic(topic), key.encode(), body, headers)
+    except (orjson.JSONDecodeError, TypeError, KeyError, StopIteration, AttributeError):
+        return Record(options.topic("requests"), hashlib.sha256(body).digest(), body, {})
 
 
 def dead_letter(

@@ -12,7 +12,8 @@ depends_on: str | Sequence[str] | None = None
 
 _EPISODE = {
     "sqlite": "json_extract(payload, '$.episode_id')",
-    "postgresql": "payload::json ->> 'episode_id'",
+    # PostgreSQL reads no JSON that has a NUL anywhere; an id has none
+    "postgresql": r"replace(payload, '\u0000', '\ufffd')::json ->> 'episode_id'",
 }
 
 

@@ -1,0 +1,51 @@
+import asyncio
+import threading
+import uuid
+from contextlib import contextmanager
+
+import pytest
+
+from feedback.bus.kafka import topics
+from feedback.bus.kafka.collecting import Collecting
+from feedback.bus.kafka.lag import lag
+from feedback.bus.kafka.options import KafkaOptions
+from feedback.bus.kafka.producer import KafkaBus
+from feedback.collector import Collector
+
+
+@pytest.fixture
+def options(kafka_broker):
+    """Topics of the test's own, with three partitions each."""
+    prefix = f"t{uuid.uuid4().hex}"
+    servers = tuple(kafka_broker.split(","))
+    options = KafkaOptions(bootstrap_servers=servers, prefix=prefix, group=prefix, partitions=3)
+    topics.create(options)
+    return options
+
+
+@pytest.fixture
+async def bus(options):
+    bus = KafkaBus(options)
+    yield bus
+    await bus.close()
+
+
+@contextmanager
+def collecting(options, store):
+    """A collector in a thread of this process."""
+    stop = threading.Event()
+    thread = threading.Thread(target=Collecting(options, Collector(store), stop).run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+async def collected(options, seconds=30):
+    """Wait until the group has collected all that has been published."""
+    async with asyncio.timeout(seconds):
+        while any((await asyncio.to_thread(lag, options)).values()):
+            await asyncio.sleep(0.05)
