@@ -25,4 +25,5 @@ LEGS: Mapping[str, Leg] = {
     "relay → Kafka": Leg("kafka-python alone", ours.relay, raw.kafka, "sqlite", kafka=True),
     "collector → SQLite": Leg("SQLite executemany", ours.collector, raw.sqlite, "sqlite"),
     "collector → PostgreSQL": Leg("PostgreSQL COPY", ours.collector, raw.postgres, "postgresql"),
+    "append → visible": Leg("SQLite, kafka-python, COPY", ours.whole, raw.whole, "postgresql", kafka=True),
 }

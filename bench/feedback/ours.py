@@ -1,6 +1,8 @@
 """Each leg as Flywheel goes it. A side is a context; given events it prepares, and returns what is to be timed."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -8,7 +10,9 @@ from typing import Any
 import uvloop
 
 from bench.feedback.place import APPENDERS, Place, batches
+from bench.feedback.visible import visible
 from feedback.collector import Collector
+from feedback.delivery_process import delivering_apart
 from feedback.outbox import Outbox
 from feedback.relay import Relay
 from feedback.store import Store
@@ -65,6 +69,40 @@ def collector(place: Place) -> Iterator[Prepare]:
         yield prepare
     finally:
         store.close()
+
+
+@contextmanager
+def whole(place: Place) -> Iterator[Prepare]:
+    """Appended by this process, delivered by another, collected by a third, until readers of the store see them."""
+    assert place.kafka is not None
+    Store.open(place.store_url).close()
+    collecting = (sys.executable, "-m", "feedback.bus.kafka.collecting", place.kafka.model_dump_json())
+    delivering = delivering_apart(place.outbox, None, place.store_url, place.kafka)
+    with ExitStack() as stack:
+        stack.callback(ended, subprocess.Popen((*collecting, place.store_url)))
+        seen = stack.enter_context(visible(place.store_url))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+        delivery = runner.run(delivering.__aenter__())
+        stack.callback(lambda: runner.run(delivering.__aexit__(None, None, None)))
+
+        def prepare(events: Sequence[bytes]) -> Callable[[], None]:
+            def run() -> None:
+                runner.run(_append(delivery.append_encoded, events))
+                seen(events)
+
+            return run
+
+        yield prepare
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """End it, in order if it will."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 async def _append(append: Callable[[bytes], Coroutine[Any, Any, None]], events: Sequence[bytes]) -> None:

@@ -13,6 +13,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from bench.feedback.place import Place
+from bench.feedback.visible import libpq
 from deploy import broker, postgres, process
 from feedback.bus.kafka import topics
 from feedback.bus.kafka.options import KafkaOptions
@@ -43,8 +44,7 @@ class Servers(NamedTuple):
 
     def _database(self, name: str) -> str:
         url = make_url(self.postgres)
-        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(plain, autocommit=True) as connection:
+        with psycopg.connect(libpq(self.postgres), autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return url.set(database=name).render_as_string(hide_password=False)
 
