@@ -82,7 +82,7 @@ def _from_folder(home: Path, data: Path, port: int) -> Sequence[str]:
     data.chmod(0o700)  # what people ask and answer is in it
     storage.mkdir(exist_ok=True)
     file = data.absolute() / "server.properties"
-    told = _properties(port) | {"log.dirs": str(storage)}
+    told = properties(port) | {"log.dirs": str(storage)}
     file.write_text("".join(f"{name}={value}\n" for name, value in told.items()))
     if not (storage / "meta.properties").is_file():
         _format(run, file)
@@ -104,7 +104,7 @@ def _format(run: Sequence[str], file: Path) -> None:
 def _in_docker(data: Path, port: int, *, durable: bool) -> Sequence[str]:
     data.mkdir(parents=True, exist_ok=True)
     name = f"flywheel-kafka-{hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]}"
-    told = _properties(port) | {"log.dirs": "/var/lib/kafka/data"}
+    told = properties(port) | {"log.dirs": "/var/lib/kafka/data"}
     volume = ("--volume", f"{name}:/var/lib/kafka/data") if durable else ()
     variables = [
         word
@@ -114,7 +114,7 @@ def _in_docker(data: Path, port: int, *, durable: bool) -> Sequence[str]:
     return ("docker", "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
 
 
-def _properties(port: int) -> dict[str, str]:
+def properties(port: int) -> dict[str, str]:
     """What makes a single node of it: nothing is replicated, and a client need not wait for others to join."""
     return {
         "process.roles": "broker,controller",
@@ -134,9 +134,10 @@ def _properties(port: int) -> dict[str, str]:
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
         "auto.create.topics.enable": "false",
-        # After a kill, a broker is kept out for as long as its last session lasts: 9 s by default.
-        "broker.session.timeout.ms": "2000",
-        "broker.heartbeat.interval.ms": "400",
+        # After a kill, a broker is kept out for as long as its last session lasts, 9 s by default. On a machine that
+        # is busy with other things it is also kept out when it is late for so long (seen with 2 s).
+        "broker.session.timeout.ms": "6000",
+        "broker.heartbeat.interval.ms": "1000",
     }
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple, get_args
 
 from kafka import KafkaAdminClient
+from kafka.errors import GroupIdNotFoundError
 
 from feedback.bus.kafka.clients import as_bus_error, opened
 from feedback.bus.kafka.lag import lag
@@ -34,7 +35,7 @@ def look(options: KafkaOptions) -> Cluster:
         try:
             brokers = [f"{broker['host']}:{broker['port']}" for broker in admin.describe_cluster()["brokers"]]
             there = [topic for topic in admin.describe_topics(names) if not topic["error_code"]]
-            members = admin.describe_groups([options.group])[options.group]["members"]
+            collectors = _members(admin, options.group)
         finally:
             admin.close()
     behind = lag(options) if there else {}
@@ -47,4 +48,11 @@ def look(options: KafkaOptions) -> Cluster:
         )
         for topic in there
     ]
-    return Cluster(brokers, sorted(topics), len(members))
+    return Cluster(brokers, sorted(topics), collectors)
+
+
+def _members(admin: KafkaAdminClient, group: str) -> int:
+    try:
+        return len(admin.describe_groups([group])[group]["members"])
+    except GroupIdNotFoundError:  # nobody has ever been in it
+        return 0

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -68,13 +68,15 @@ async def delivering(
 ) -> AsyncIterator[Here]:
     """Deliver from this process. What is left at its end is tried for.
 
-    `drain`: what the last run has left behind is in the store when it begins. Raises `OutboxError`, and `BusError`
-    where it cannot be delivered.
+    `drain`: what the last run has left behind is delivered when it begins, and policy changes are in the store. Raises
+    `OutboxError`, and `BusError` where that cannot be and the bus is not one that is begun without.
     """
     here = Here(path, max_bytes, bus)
     try:
         if drain:
-            await here.relay.drain()  # policy changes of the last run must be in the store before it is read
+            await _begin(
+                here.relay, bus
+            )  # policy changes of the last run must be in the store before it is read
         moving = asyncio.create_task(here.relay.run(), name="relay")
         moving.add_done_callback(_tell)
         try:
@@ -85,6 +87,18 @@ async def delivering(
             await _empty(here.relay)
     finally:
         await asyncio.to_thread(here.close)
+
+
+async def _begin(relay: Relay, bus: Bus) -> None:
+    try:
+        with suppress(TimeoutError):  # there is much: the rest goes on beside the gateway
+            async with asyncio.timeout(bus.start_seconds):
+                await relay.drain()
+        await bus.settle()
+    except BusError as error:
+        if bus.start_seconds is None:
+            raise
+        _log.warning("the newest policy changes may be missing, and events wait in the outbox: %s", error)
 
 
 async def _empty(relay: Relay) -> None:

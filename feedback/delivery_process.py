@@ -1,4 +1,4 @@
-"""Delivery in a process of its own: `python -m feedback.delivery_process FD OUTBOX MAX_BYTES STORE_URL DRAIN`.
+"""Delivery in a process of its own: `feedback.delivering`.
 
 Writing to the disk, and moving what was written, takes as long as answering a small request does. In the gateway's own
 process that is taken from its answers, since Python runs one thread at a time; here it is another core's.
@@ -6,36 +6,31 @@ process that is taken from its answers, since Python runs one thread at a time; 
 On the socket between them, the gateway sends records: length (32 bits, big-endian) and bytes, an empty one being the
 question whether events are taken. Lines come back, in the order of the records: how many of them, how often the relay
 of this process has failed, and what was wrong, nothing when they are on the disk. The first line is about none: it
-comes when events are taken (`DRAIN` 1: and what the last run left is in the store), or says why they are not.
+comes when events are taken (and what the last run left is delivered, where that was asked for), or says why they are
+not.
 """
 
 import asyncio
 import logging
-import os
-import signal
 import socket
 import struct
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
-from itertools import count, groupby
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-import uvloop
 from pydantic import BaseModel
 
-from feedback.bus.base import BusError
-from feedback.bus.process import ProcessBus
-from feedback.delivery import EMPTY_SECONDS, Here, delivering
+from feedback.bus.kafka.options import KafkaOptions
+from feedback.delivery import EMPTY_SECONDS
 from feedback.outbox import Depth, OutboxError, Reader, encoded
 
 _LENGTH = struct.Struct(">I")
-_READ_BYTES = 2**20
 _RESTART_SECONDS = 0.5  # between two starts that fail
-_END_SECONDS = EMPTY_SECONDS + 5.0
-_TELL_SECONDS = 0.5  # how old the number of failures may be
+_END_SECONDS = EMPTY_SECONDS + 10.0  # a batch that is on its way to Kafka is waited for
 
 _log = logging.getLogger(__name__)
 
@@ -80,9 +75,10 @@ class Apart:
     twice, which the store does not mind.
     """
 
-    def __init__(self, path: Path, max_bytes: int | None, store_url: str) -> None:
+    def __init__(self, path: Path, max_bytes: int | None, store_url: str, kafka: KafkaOptions | None) -> None:
         self._path = path
-        self._arguments = (str(path), str(max_bytes or 0), store_url)
+        told = "" if kafka is None else kafka.model_dump_json()
+        self._arguments = (str(path), str(max_bytes or 0), store_url, told)
         self._unconfirmed: deque[_Record] = deque()
         self._unsent: list[_Record] = []
         self._failures = 0  # of the process that runs
@@ -179,7 +175,7 @@ class Apart:
             arguments = (str(theirs.fileno()), *self._arguments, str(int(drain)))
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", __name__, *arguments),
+                    *(sys.executable, "-m", "feedback.delivering", *arguments),
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,  # Ctrl-C is for the gateway, which closes the socket when it has ended
                 )
@@ -254,9 +250,14 @@ class Apart:
 
 
 @asynccontextmanager
-async def delivering_apart(path: Path, max_bytes: int | None, store_url: str) -> AsyncIterator[Apart]:
-    """As `feedback.delivery.delivering`, by a process of its own. Raises `OutboxError`."""
-    apart = Apart(path, max_bytes, store_url)
+async def delivering_apart(
+    path: Path, max_bytes: int | None, store_url: str, kafka: KafkaOptions | None = None
+) -> AsyncIterator[Apart]:
+    """As `feedback.delivery.delivering`, by a process of its own: over Kafka, or straight into the store.
+
+    Raises `OutboxError`.
+    """
+    apart = Apart(path, max_bytes, store_url, kafka)
     await apart.open()
     try:
         yield apart
@@ -277,87 +278,3 @@ def _settle(record: _Record, reason: str) -> None:
         record.done.set_exception(OutboxError(reason))
     else:
         record.done.set_result(None)
-
-
-async def _serve(
-    link: socket.socket, path: Path, max_bytes: int | None, store_url: str, *, drain: bool
-) -> None:
-    """Take records until the other end is closed, then deliver what is left."""
-    reader, writer = await asyncio.open_unix_connection(sock=link, limit=_READ_BYTES)
-    bus = ProcessBus(store_url)
-
-    def tell(count: int, failures: int, reason: str = "") -> None:
-        if not writer.is_closing():  # who asked has gone
-            writer.write(f"{count} {failures} {' '.join(reason.split())}\n".encode())
-
-    try:
-        async with delivering(path, max_bytes, bus, drain=drain) as here:
-            tell(0, 0)
-            telling = asyncio.create_task(_tell_failures(here, tell))
-            try:
-                with suppress(ConnectionError):  # the gateway was killed: what it sent has been taken
-                    await _take(reader, here, tell)
-            finally:
-                telling.cancel()
-    except (OutboxError, BusError) as error:
-        tell(0, 0, str(error))
-    finally:
-        await bus.close()
-        writer.close()
-
-
-async def _take(reader: asyncio.StreamReader, here: Here, tell: Callable[[int, int, str], None]) -> None:
-    received = bytearray()
-    while data := await reader.read(_READ_BYTES):
-        received += data
-        for asks, group in groupby(_whole(received), key=lambda body: not body):
-            bodies = list(group)
-            reason = ""
-            try:
-                if asks:
-                    await here.check()
-                else:
-                    here.write(bodies)  # blocks; what was written can be moved a moment later
-            except OutboxError as error:
-                reason = str(error)
-            tell(len(bodies), here.failures, reason)
-
-
-async def _tell_failures(here: Here, tell: Callable[[int, int], None]) -> None:
-    told = 0
-    while True:
-        await asyncio.sleep(_TELL_SECONDS)
-        if here.failures != told:
-            told = here.failures
-            tell(0, told)
-
-
-def _whole(received: bytearray) -> list[bytes]:
-    """The records that are complete, which are removed."""
-    records, start = [], 0
-    while len(received) - start >= _LENGTH.size:
-        (length,) = _LENGTH.unpack_from(received, start)
-        end = start + _LENGTH.size + length
-        if end > len(received):
-            break
-        records.append(bytes(received[start + _LENGTH.size : end]))
-        start = end
-    del received[:start]
-    return records
-
-
-def main(link: str, path: str, max_bytes: str, store_url: str, drain: str) -> int:
-    """Deliver until the gateway closes its end, or is gone."""
-    os.set_inheritable(int(link), False)  # noqa: FBT003  # else the collector holds it open when this process is killed
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for number in (signal.SIGTERM, signal.SIGINT):  # the gateway's to follow: it may have more to send
-        signal.signal(number, signal.SIG_IGN)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        most = int(max_bytes) or None
-        serve = _serve(socket.socket(fileno=int(link)), Path(path), most, store_url, drain=drain == "1")
-        runner.run(serve)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -14,6 +14,8 @@ from fastapi import FastAPI
 
 from agents.manifest import Agent
 from feedback import outboxes
+from feedback.bus.base import Bus, BusError
+from feedback.bus.kafka import kafka_bus
 from feedback.bus.local import LocalBus
 from feedback.collector import Collector
 from feedback.delivery import Delivery, delivering
@@ -120,8 +122,6 @@ async def _opened(
         stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox_path = outboxes.path_of(config.outbox_path, place.number)
         delivery = await stack.enter_async_context(_delivering(config, place, outbox_path, store))
-        if place.leads:
-            await _empty_left_over(config.outbox_path, place.count, store)
         bases = {name: config.base_policy(name) for name in agents}
         serving = Serving(bases, config.base_model)
         registry = await _registry(bases, store, delivery, serving if place.leads else None)
@@ -209,14 +209,36 @@ async def _opened(
         )
 
 
-def _delivering(
+@asynccontextmanager
+async def _delivering(
     config: GatewayConfig, place: Place, path: Path, store: Store
-) -> AbstractAsyncContextManager[Delivery]:
-    """The way of events into the store; what the last run has left behind is there when it begins."""
+) -> AsyncIterator[Delivery]:
+    """The way of events into the store; what the last run has left behind is on it when it begins."""
     most = None if config.outbox_max_bytes is None else place.share(config.outbox_max_bytes)
-    if config.delivery_process:
-        return delivering_apart(path, most, config.store_url)
-    return delivering(path, most, LocalBus(Collector(store)))
+    async with _bus(config, store) as bus:
+        if config.delivery_process:
+            opened: AbstractAsyncContextManager[Delivery] = delivering_apart(
+                path, most, config.store_url, config.kafka
+            )
+        else:
+            opened = delivering(path, most, bus)
+        async with opened as delivery:
+            if place.leads:
+                await _empty_left_over(config.outbox_path, place.count, bus)
+            yield delivery
+
+
+@asynccontextmanager
+async def _bus(config: GatewayConfig, store: Store) -> AsyncIterator[Bus]:
+    """For what is published from this process itself."""
+    if config.kafka is None:
+        yield LocalBus(Collector(store))
+        return
+    bus = kafka_bus(config.kafka, config.store_url)
+    try:
+        yield bus
+    finally:
+        await bus.close()
 
 
 async def _registry(
@@ -245,15 +267,20 @@ def _session() -> aiohttp.ClientSession:
     )
 
 
-async def _empty_left_over(path: Path, count: int, store: Store) -> None:
+async def _empty_left_over(path: Path, count: int, bus: Bus) -> None:
     """What was acknowledged when there were more workers has no process of its own any more. Raises as a relay does.
 
-    The files stay: a worker of a parent that was killed may still be finishing its requests.
+    The files stay: a worker of a parent that was killed may still be finishing its requests. So do, for the
+    next start, the events that are not taken by a bus which the gateway can start without.
     """
     for file in outboxes.left_over(path, count):
         outbox = await asyncio.to_thread(Outbox, file)
         try:
-            await Relay(outbox, LocalBus(Collector(store))).drain()
+            await Relay(outbox, bus).drain()
+        except BusError as error:
+            if bus.start_seconds is None:
+                raise
+            _log.warning("events wait in %s for the next start: %s", file, error)
         finally:
             await asyncio.to_thread(outbox.close)
 

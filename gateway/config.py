@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from feedback.bus.kafka.options import KafkaOptions
 from feedback.policies import base_policy
 from gateway.limits.config import LimitsConfig
 
@@ -181,6 +182,10 @@ class GatewayConfig(BaseModel):
         min_length=1,
         max_length=200,
         description="Whose keys may operate policies and the gateway, which all tenants share.",
+    )
+    kafka: KafkaOptions | None = Field(
+        None,
+        description="Kafka between the outboxes and the store; None: they are emptied straight into the store.",
     )
     outbox_path: Path = Field(
         description="File of the durable queue in front of the store; further workers' lie beside it, numbered."

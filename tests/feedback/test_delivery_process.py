@@ -143,13 +143,13 @@ def test_who_is_left_by_its_gateway_delivers_what_it_was_given_and_ends_without_
     command = [
         sys.executable,
         "-m",
-        "feedback.delivery_process",
+        "feedback.delivering",
         str(theirs.fileno()),
         f"{tmp_path}/outbox.db",
     ]
     with ours, theirs:
         process = subprocess.Popen(
-            [*command, "0", f"sqlite:///{tmp_path}/store.db", "1"],
+            [*command, "0", f"sqlite:///{tmp_path}/store.db", "", "1"],
             pass_fds=(theirs.fileno(),),
             stderr=subprocess.PIPE,
         )

@@ -109,6 +109,8 @@ class Sender:
 class KafkaBus(Bus):
     """A `Bus`. One thread of its own speaks with Kafka, a batch after the other."""
 
+    start_seconds = 10.0
+
     def __init__(self, options: KafkaOptions, store_url: str | None = None) -> None:
         """Connects when the first batch is published. `store_url`: what `settle` brings up to date."""
         self._options = options

@@ -1,11 +1,10 @@
 """What was published, collected once more: rebuilds a store, and gives dead letters another try."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from feedback.bus.kafka.dead_letters import letters_in
 from feedback.bus.kafka.options import KafkaOptions, Topic
-from feedback.bus.kafka.reading import read
+from feedback.bus.kafka.reading import Read, read
 from feedback.bus.kafka.records import EVENT_TOPICS, Letters
 from feedback.collector import Collector
 
@@ -31,7 +30,7 @@ def replay(
         name, whole, done = options.topic(topic), Letters(), 0
         for page in read(options, [name], since):
             if topic == "dead-letter":
-                batch = [letter.data for letter in letters_in(page.records, whole)]
+                batch = list(_letters(page.records, whole))
             else:
                 batch = [record.value or b"" for record in page.records]
             if batch:
@@ -39,3 +38,11 @@ def replay(
             done += len(page.records)
             if progress is not None:
                 progress(name, done, page.left)
+
+
+def _letters(records: Sequence[Read], whole: Letters) -> Iterator[bytes]:
+    for record in records:
+        headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+        letter = whole.add(record.value or b"", headers)
+        if letter is not None:
+            yield letter.data
