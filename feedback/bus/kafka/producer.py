@@ -43,18 +43,25 @@ class Sender:
 
         What is too large for its topic is sent as a dead letter, in pieces: neither lost nor in the way of the others.
         """
-        left = list(records)
-        while left:
-            failed = self._attempt(left)
-            too_large = [record for record, error in failed if isinstance(error, _TOO_LARGE)]
-            if failed and not too_large:
-                record, error = failed[0]
-                raise BusError(f"{len(failed)} of {len(records)} records: {record.topic}: {_words(error)}")
-            left = [record for record, error in failed if not isinstance(error, _TOO_LARGE)]
-            for record in too_large:
-                reason = f"record: its {len(record.value)} bytes are more than {record.topic} takes"
-                _log.error("a dead letter, kept in pieces: %s", reason)
-                left += dead_letter(record.value, reason, self._options)
+        failed = self._attempt(records)
+        if not any(isinstance(error, _TOO_LARGE) for _, error in failed):
+            self._tell(failed)
+        else:  # all that was under way with it is told the same
+            for record, _ in failed:
+                self._send_alone(record)
+
+    def _send_alone(self, record: Record) -> None:
+        failed = self._attempt([record])
+        if failed and isinstance(failed[0][1], _TOO_LARGE):
+            reason = f"record: its {len(record.value)} bytes are more than {record.topic} takes"
+            _log.error("%s: it lies in pieces among the dead letters, and `flywheel replay` finds it", reason)
+            failed = self._attempt(list(dead_letter(record.value, reason, self._options)))
+        self._tell(failed)
+
+    def _tell(self, failed: Sequence[tuple[Record, KafkaError]]) -> None:
+        if failed:
+            record, error = failed[0]
+            raise BusError(f"{len(failed)} records were not taken, one by {record.topic}: {_words(error)}")
 
     def close(self) -> None:
         """End what is under way, for some seconds at most. May be called again."""
@@ -147,4 +154,4 @@ class KafkaBus(Bus):
 
 
 def _words(error: KafkaError) -> str:
-    return f"{str(error) or type(error).__name__}"
+    return str(error) or type(error).__name__
