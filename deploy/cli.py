@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import chat, keys, learn, machine, pipe, policies, query, store
+from deploy.commands import chat, keys, learn, machine, pipe, policies, privacy, query, store
 from deploy.errors import FlywheelError
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ keys.add_to(app)
 pipe.add_to(app)
 store.add_to(app)
 query.add_to(app)
+privacy.add_to(app)
 
 
 @app.callback()

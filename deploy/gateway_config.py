@@ -31,6 +31,8 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         idempotency_hours=settings.gateway.idempotency_hours,
         idempotency_max_bytes=settings.gateway.idempotency_max_bytes,
         limits=settings.limits,
+        redaction=settings.redaction,
+        retention=settings.retention,
         external=settings.external,
         drain_seconds=GRACE_SECONDS - 2,  # else the guard would end it in the middle of an answer
     )

@@ -15,6 +15,8 @@ from pydantic_settings import SettingsError as SourceError
 
 from deploy.errors import FlywheelError
 from feedback.bus.kafka.options import KafkaOptions
+from feedback.redaction import RedactionOptions
+from feedback.retention import RetentionOptions
 from gateway.config import MOST_WORKERS, Bounds, ExternalModels, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
@@ -156,6 +158,8 @@ class Settings(BaseSettings):
     knowledge: KnowledgeSection = KnowledgeSection()
     bounds: Bounds = Bounds()
     limits: LimitsConfig = LimitsConfig()
+    redaction: RedactionOptions = RedactionOptions()
+    retention: RetentionOptions = RetentionOptions()
     sql: SqlSection = SqlSection()
     evaluation: EvaluationSection = EvaluationSection()
     external: ExternalModels = Field(

@@ -9,6 +9,7 @@ is made of, or is counted once, by a reason:
 - `duplicate`: it agrees with the sample; `outvoted`: it disagrees with the sample
 - `contradictory`: people disagree about the task, and no side is clearly the larger
 - `not_boolean`: its value is neither true nor false
+- `redacted`: something was replaced in it, perhaps in its correction
 """
 
 import hashlib
@@ -145,6 +146,8 @@ def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resol
         return "not_boolean"
     if isinstance(rating.correction, str):
         return "free_text"
+    if rating.redacted and rating.correction is not None:
+        return "redacted"
     if not rating.value and rating.correction is None:
         _object(request, rating, task, resolve)
         return "unverifiable"

@@ -28,8 +28,9 @@ class Episode(NamedTuple):
 class Episodes(NamedTuple):
     """`excluded` counts what is no episode, by reason.
 
-    `failed` and `cancelled` requests, requests made for `evaluation` or `load` or with `store: false`, and ratings that
-    are `unmatched`: their request is not here (not yet, perhaps).
+    `failed` and `cancelled` requests, requests made for `evaluation` or `load` or with `store: false`, requests with
+    something `redacted` (a placeholder is not what was asked, nor what is right), and ratings that are `unmatched`:
+    their request is not here (not yet, perhaps).
     """
 
     episodes: tuple[Episode, ...]
@@ -55,6 +56,8 @@ def build(requests: Iterable[RequestFinished], current_ratings: Iterable[Rating]
             excluded[purpose] += 1
         elif request.metadata.get("store") == "false":
             excluded["not to be stored"] += 1
+        elif request.redacted:
+            excluded["redacted"] += 1
         elif request.status != "completed":
             excluded[request.status] += 1
         else:

@@ -102,6 +102,9 @@ class ModelCall(_Record):
     where it does not say. `parameters` is what else was sent and may have shaped the answer (tools, penalties, …), as
     it was sent. The prompt is `messages`, where there were any, and `prompt_token_ids` in any case. `finish_reason` is
     the server's; `abort` when the generation was cut short.
+
+    Of a call that an application of others told us of, or in which something was redacted, there are no token ids and
+    no log-probabilities: no trainer can score it.
     """
 
     kind: Literal["model"] = "model"
@@ -197,6 +200,8 @@ class RequestFinished(_Event):
     `agent` is the name that was asked: an agent's, or a plain model's. `operation` says by which endpoint. Of several
     choices `output` is the first; each has a `ModelCall` of its own, in their order. `origin` says who saw it happen:
     this gateway, or an application of others that told us by OpenTelemetry, whose calls have no token ids.
+    `redacted` names the rules by which something in its texts was replaced before it was written: see
+    `feedback.redaction`.
     """
 
     type: Literal["request_finished"] = "request_finished"
@@ -215,6 +220,7 @@ class RequestFinished(_Event):
     calls: tuple[Call, ...] = ()
     metadata: dict[str, str] = {}
     turn: Turn | None = Field(None, description="None where the request did not come by `/v1/responses`.")
+    redacted: tuple[str, ...] = ()
     cost: float | None = Field(
         None, ge=0, description="US dollars paid to others; None: nothing, or not known."
     )
@@ -233,7 +239,7 @@ class Rating(_Event):
     `value` is by the metric that the agent declares: true or false, a number, a category, or one of these for each
     part of a rubric. `correction` is the answer as it should have been, in one of three forms: a text; an answer by the
     agent's own response schema (e.g. `{"sql": …}` or `{"refusal": …}`); or `{"rows": [[…], …]}`, the rows that a right
-    answer returns, for people who know the result but not the query.
+    answer returns, for people who know the result but not the query. `redacted` is as in `RequestFinished`.
     """
 
     type: Literal["rating"] = "rating"
@@ -252,6 +258,7 @@ class Rating(_Event):
     correction: dict[str, Any] | LongText | None = None
     comment: LongText | None = None
     tags: dict[str, str] = {}
+    redacted: tuple[str, ...] = ()
 
     @property
     def withdrawn(self) -> bool:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from feedback.sqlite import prepare
+from feedback.sqlite import BUSY_SECONDS, prepare, truncate_log
 
 # Where several write at once, a group waits for more to come up: a sync to the disk costs much the same for one as for
 # many, and costs the event loop its core. Who writes alone does not wait. Longer, and clients that each wait for their
@@ -146,6 +146,18 @@ class Outbox(Reader):
         """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`."""
         with self._transaction():
             self._writer.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
+
+    def tidy(self) -> bool:
+        """Leave nothing of what was deleted in the write-ahead log. False where that is just being used.
+
+        Raises `OutboxError`.
+        """
+        with self._write_lock, _as_outbox_error():
+            self._writer.execute("PRAGMA busy_timeout = 0")  # appends wait for this lock meanwhile
+            try:
+                return truncate_log(self._writer)
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
     async def check(self) -> None:
         """Return if events are being taken. Raises `OutboxError`.

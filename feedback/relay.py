@@ -39,12 +39,19 @@ class Relay:
         self._moving = asyncio.Lock()  # run() and drain() never publish the same batch side by side
 
     async def run(self) -> None:
-        """Move events until cancelled. A bus or a disk that fails is tried again, ever later, and logged."""
+        """Move events until cancelled. A bus or a disk that fails is tried again, ever later, and logged.
+
+        When nothing has come for a while, what was moved is wiped from the outbox's write-ahead log too.
+        """
         delay = self._first_delay
+        untidy = True
         while True:
             self._outbox.appended.clear()  # before the read: what comes after it sets the event again
             try:
                 moved = await self._move_batch()
+                untidy = untidy or moved > 0
+                if not moved and not await self._appended() and untidy:
+                    untidy = not await asyncio.to_thread(self._outbox.tidy)
             except (BusError, OutboxError) as error:
                 self.failures += 1
                 _log.warning("events stay in the outbox, next try in %.1f s: %s", delay, error)
@@ -52,8 +59,6 @@ class Relay:
                 delay = min(2 * delay, self._longest_delay)
                 continue
             delay = self._first_delay
-            if not moved:
-                await self._wait_for_append()
             if moved < self._batch and self._linger:
                 await asyncio.sleep(self._linger)
 
@@ -71,9 +76,12 @@ class Relay:
                 await asyncio.to_thread(self._outbox.delete, last)
             return len(waiting)
 
-    async def _wait_for_append(self) -> None:
+    async def _appended(self) -> bool:
+        """Wait for an append; False when none has come for a while."""
         # The time-out is for events appended by another process or loop. Not `wait_for`: before Python 3.12 it forgets
         # that it is cancelled when the append comes at the same moment, and the relay would run on for ever.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._poll):
                 await self._outbox.appended.wait()
+                return True
+        return False

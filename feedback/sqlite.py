@@ -1,4 +1,8 @@
-"""How every SQLite file here is opened: in WAL mode, and so that what is committed survives a power cut."""
+"""How every SQLite file here is opened: in WAL mode, and so that what is committed survives a power cut.
+
+What is deleted is overwritten. Copies of it stay in the write-ahead log until `truncate_log`, and pages that SQLite has
+rearranged may hold some until the file is rebuilt (VACUUM).
+"""
 
 import sqlite3
 import time
@@ -7,7 +11,7 @@ BUSY_SECONDS = 10.0
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Set WAL, `synchronous=FULL` and explicit transactions. Raises `sqlite3.Error`.
+    """Set WAL, `synchronous=FULL`, `secure_delete` and explicit transactions. Raises `sqlite3.Error`.
 
     FULL, not the NORMAL that is usual with WAL: the relay deletes from the outbox what the store says it has, so that a
     commit which a power cut can undo would be a loss.
@@ -15,6 +19,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON").fetchone()
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -25,3 +30,12 @@ def prepare(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+def truncate_log(connection: sqlite3.Connection) -> bool:
+    """Empty the write-ahead log into the file. False where another connection is just reading or writing.
+
+    Raises `sqlite3.Error`.
+    """
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy

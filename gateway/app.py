@@ -21,8 +21,10 @@ from feedback.collector import Collector
 from feedback.delivery import Delivery, delivering
 from feedback.delivery_process import delivering_apart
 from feedback.outbox import Outbox
+from feedback.redaction import Redactor, redacting
 from feedback.relay import Relay
 from feedback.store import BackgroundResponses, Deletions, Keys, Ratings, Replies, Store, Usage
+from feedback.store.retention import Retention
 from gateway import errors, external
 from gateway.auth import Auth
 from gateway.background import HOLD, KEEP, Background
@@ -32,6 +34,7 @@ from gateway.edge import Edge
 from gateway.external import External
 from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
+from gateway.housekeeping import Housekeeping
 from gateway.idempotency import HOLD_SECONDS, Idempotency
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
@@ -43,7 +46,7 @@ from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, feedback, health, keys, metrics, models, plain, policies, responses
+from gateway.routes import chat, erasures, feedback, health, keys, metrics, models, plain, policies, responses
 from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
@@ -89,7 +92,7 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
         telemetry=telemetry,
     )
     errors.install(app)
-    for routes in (chat, responses, plain, models, feedback, policies, keys, health, metrics):
+    for routes in (chat, responses, plain, models, feedback, erasures, policies, keys, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -121,7 +124,11 @@ async def _opened(
         stack.push_async_callback(limits.close)
         stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox_path = outboxes.path_of(config.outbox_path, place.number)
-        delivery = await stack.enter_async_context(_delivering(config, place, outbox_path, store))
+        redactor = Redactor(config.redaction)
+        delivering = _delivering(config, place, outbox_path, store)
+        delivery = redacting(await stack.enter_async_context(delivering), redactor)
+        if place.leads:
+            stack.push_async_callback(_stop, _start(_housekeeping(config, store), "housekeeping"))
         bases = {name: config.base_policy(name) for name in agents}
         serving = Serving(bases, config.base_model)
         registry = await _registry(bases, store, delivery, serving if place.leads else None)
@@ -169,12 +176,17 @@ async def _opened(
         external_chat = ExternalChat(others, recorder, limits, telemetry)
         unfinished = BackgroundResponses(store, hold=HOLD, keep=KEEP)
         stored = StoredResponses(records, Deletions(store), unfinished)
-        background = Background(unfinished, stored, records, pool, most=place.share(config.max_background))
+        background = Background(
+            unfinished, stored, records, pool, most=place.share(config.max_background), redactor=redactor
+        )
         stack.push_async_callback(hot_swap.close)
-        stack.push_async_callback(_stop, _start(keeper.run(), "keeper"))
-        stack.push_async_callback(_stop, _start(pool.run(), "pool"))
-        stack.push_async_callback(_stop, _start(passthrough.run(), "hot path"))
-        stack.push_async_callback(_stop, _start(background.run(), "background"))
+        for name, part in (
+            ("keeper", keeper),
+            ("pool", pool),
+            ("hot path", passthrough),
+            ("background", background),
+        ):
+            stack.push_async_callback(_stop, _start(part.run(), name))
         stack.push_async_callback(background.ended)
         stack.push_async_callback(invoker.drain, config.drain_seconds)
         stack.push_async_callback(external_chat.drain, config.drain_seconds)
@@ -239,6 +251,11 @@ async def _bus(config: GatewayConfig, store: Store) -> AsyncIterator[Bus]:
         yield bus
     finally:
         await bus.close()
+
+
+def _housekeeping(config: GatewayConfig, store: Store) -> Coroutine[Any, Any, None]:
+    replies_for = timedelta(hours=config.idempotency_hours)
+    return Housekeeping(store, Retention(store, config.retention, replies_for=replies_for)).run()
 
 
 async def _registry(

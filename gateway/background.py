@@ -19,6 +19,7 @@ from starlette.types import Message, Scope
 
 from feedback.events import RequestFinished
 from feedback.outbox import OutboxError
+from feedback.redaction import Redactor
 from feedback.store import BackgroundResponses, Key, StoreError, Unfinished
 from gateway.errors import EXPECTED, ApiError
 from gateway.pool import Pool
@@ -44,12 +45,14 @@ class Background:
         pool: Pool,
         *,
         most: int,
+        redactor: Redactor,
     ) -> None:
         self._unfinished = unfinished
         self._responses = responses
         self._records = records
         self._pool = pool
         self._most = max(1, most)
+        self._redactor = redactor
         self._stops: dict[str, asyncio.Event] = {}  # by id, of what has been begun and is not over
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._landing: set[str] = set()  # over and recorded, and maybe not in the store yet
@@ -77,7 +80,7 @@ class Background:
             del self._stops[response_id]
             raise
         try:
-            await asyncio.to_thread(self._unfinished.add, response_id, caller.tenant, shown)
+            await asyncio.to_thread(self._add, response_id, caller.tenant, shown)
         except BaseException:
             stop.set()  # what has begun is ended by its own rules: recorded as cancelled, its limits settled
             raise
@@ -87,6 +90,9 @@ class Background:
             task.add_done_callback(partial(self._over, response_id))
         told = {name: value for name, value in work.headers.items() if name.startswith("x-")}
         return JSONResponse(shown, headers=told)
+
+    def _add(self, response_id: str, tenant: str, shown: dict[str, Any]) -> None:
+        self._unfinished.add(response_id, tenant, self._redactor.response(shown, tenant))
 
     async def _make(
         self, response_id: str, tenant: str, work: Response, scope: Scope, stop: asyncio.Event

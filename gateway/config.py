@@ -18,6 +18,8 @@ from pydantic import (
 
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.policies import base_policy
+from feedback.redaction import RedactionOptions
+from feedback.retention import RetentionOptions
 from gateway.limits.config import LimitsConfig
 
 MOST_WORKERS = 64
@@ -235,6 +237,13 @@ class GatewayConfig(BaseModel):
         30.0, ge=0, description="How long a shutdown waits for requests in progress, in seconds."
     )
     telemetry: TelemetryOptions = TelemetryOptions()
+    redaction: RedactionOptions = Field(
+        RedactionOptions(),
+        description="What is replaced in texts before they are recorded; nothing unless set.",
+    )
+    retention: RetentionOptions = Field(
+        RetentionOptions(), description="For how long requests and ratings are kept; for ever unless set."
+    )
     external: ExternalModels = Field(
         (), description="Models of other providers that may be asked by name; none unless named here."
     )

@@ -49,7 +49,8 @@ def response_object(event: RequestFinished, include: Sequence[Include] | None = 
     if event.error is not None and status == "failed":
         code, _, message = event.error.partition(": ")
         shown["error"] = error_object(code, message)
-    if any(isinstance(call, ModelCall) for call in event.calls):
+    # Of a call in which something was redacted the tokens are gone: what was used is not known any more.
+    if any(isinstance(call, ModelCall) and call.prompt_token_ids for call in event.calls):
         shown["usage"] = _usage(event)
     return shown
 

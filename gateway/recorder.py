@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 from feedback.delivery import Delivery
-from feedback.events import Rating, RequestFinished, span_id
+from feedback.events import Erased, Rating, RequestFinished, span_id
 from feedback.outbox import OutboxError
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,12 @@ class Recorder:
     async def rating(self, event: Rating) -> None:
         """Return when the rating is on the disk. Raises `OutboxError`: then it must not be acknowledged."""
         await self._delivery.append(event)
+
+    async def erasure(self, event: Erased) -> None:
+        """Return when the erasure is on the disk. Raises `OutboxError`: then it must not be acknowledged."""
+        await self._delivery.append(event)
+        if event.request_id is not None:
+            self._recent.pop(event.request_id, None)
 
     def recent_span(self, span: str, tenant: str) -> str | None:
         """The id of such a request by its span's. Looks at every one: not for the event loop."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:  # the command line reads this table for its --help, which must not load a database library
     from feedback.store import Key
 
-Scope = Literal["invoke", "rate", "review", "operate", "admin"]
+Scope = Literal["invoke", "rate", "review", "operate", "admin", "erase"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 MEANING: Mapping[Scope, str] = {
@@ -19,6 +19,7 @@ MEANING: Mapping[Scope, str] = {
     "review": "read everyone's ratings in its tenant",
     "operate": "see and change policies and the state of the gateway, which all tenants share",
     "admin": "make, limit, list and revoke the keys of its tenant",
+    "erase": "have a person or a request of its tenant forgotten, for good",
 }
 
 # Any one of the scopes is enough. An empty tuple: nobody needs a key.
@@ -38,6 +39,7 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "GET /v1/feedback": ("rate", "review"),
     "GET /v1/feedback/{feedback_id}": ("rate", "review"),
     "DELETE /v1/feedback/{feedback_id}": ("rate",),
+    "POST /v1/erasures": ("erase",),
     "GET /v1/policies": ("operate",),
     "POST /v1/policies": ("operate",),
     "POST /v1/policies/{policy}/evaluation": ("operate",),
@@ -59,7 +61,7 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
 }
 
 # A tenant's administrator rules over what is the tenant's. Operating reaches beyond it, and is only handed on.
-_OF_A_TENANT: frozenset[Scope] = frozenset({"invoke", "rate", "review", "admin"})
+_OF_A_TENANT: frozenset[Scope] = frozenset({"invoke", "rate", "review", "admin", "erase"})
 
 
 def grantable(maker: "Key") -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from feedback.store.background import BackgroundResponses, Unfinished
 from feedback.store.deletions import Deletions
+from feedback.store.erasures import Erasures
 from feedback.store.keys import Key, Keys
 from feedback.store.ratings import Filter, Page, Ratings
 from feedback.store.replies import Claim, Replies, Reply, Slip
@@ -13,6 +14,7 @@ __all__ = [
     "Claim",
     "DeadLetter",
     "Deletions",
+    "Erasures",
     "Filter",
     "Key",
     "Keys",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -14,7 +14,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from feedback.events import AnyEvent, Erased, PolicyChanged, Rating, RequestFinished, Status
 from feedback.policies import PolicyStatus, project
+from feedback.sqlite import truncate_log
 from feedback.store import tables
+from feedback.store.admitting import admit
 from feedback.store.engine import connect, migrate
 from feedback.store.insert import insert_new
 
@@ -70,6 +72,11 @@ class Store:
             raise StoreError(f"cannot open the store: {error}") from error
         return cls(engine)
 
+    @property
+    def kind(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._engine.dialect.name
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
@@ -77,17 +84,40 @@ class Store:
     def write(self, events: Sequence[AnyEvent], dead_letters: Sequence[DeadLetter] = ()) -> None:
         """Write everything in one transaction. What is there already (by `event_id`) stays as it is.
 
-        Raises `UnstorableError` where it is a record's own fault.
+        What an erasure among them, or an earlier one, covers is deleted, or not written. Raises `UnstorableError` where
+        it is a record's own fault.
         """
         now = datetime.now(UTC)
-        letters = [
-            (hashlib.sha256(letter.data).hexdigest(), now, letter.reason, letter.data)
-            for letter in dead_letters
-        ]
         with self.writing() as connection:
+            kept, unwanted = admit(connection, events, [letter.data for letter in dead_letters])
+            letters = [
+                (hashlib.sha256(letter.data).hexdigest(), now, letter.reason, letter.data)
+                for letter in dead_letters
+                if letter.data not in unwanted
+            ]
             for kind, table in _TABLES.items():
-                insert_new(connection, table, _rows(table, [x for x in events if isinstance(x, kind)]))
+                insert_new(connection, table, _rows(table, [x for x in kept if isinstance(x, kind)]))
             insert_new(connection, tables.dead_letters, letters)
+
+    def scrub(self) -> bool:
+        """Leave nothing in SQLite's file of what was erased since the last time; False where there was nothing to do.
+
+        It rebuilds the file, for which writers wait. On PostgreSQL that is the server's own work (VACUUM): nothing is
+        done here.
+        """
+        if self.kind != "sqlite":
+            return False
+        with self.reading() as connection:
+            count = connection.execute(select(func.count()).select_from(tables.erasures)).scalar_one()
+        with _as_store_error(self._engine), closing(self._engine.raw_connection()) as raw:
+            file: Any = raw.driver_connection
+            if file.execute("PRAGMA user_version").fetchone()[0] == count:
+                return False
+            file.execute("VACUUM")
+            if not truncate_log(file):
+                raise StoreError("another process is using the store: it is scrubbed later")
+            file.execute(f"PRAGMA user_version = {count}")
+        return True
 
     def request(self, request_id: str, tenant: str) -> RequestFinished | None:
         """The request of this id, if it has landed and is this tenant's."""

@@ -109,6 +109,7 @@ ratings = _event_table(
         ("tenant", "client_id"),
     ),
 )
+Index("requests_by_caller", requests.c.tenant, requests.c.caller, requests.c.time)
 Index("requests_by_tenant_time", requests.c.tenant, requests.c.time)  # of all agents, as exports read them
 Index("ratings_by_rater", ratings.c.tenant, ratings.c.rater, ratings.c.time)
 policy_changes = _event_table(
@@ -126,6 +127,15 @@ erasures = _event_table(
     indexes=(("tenant", "person"), ("tenant", "request_id")),
 )
 
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column(
+        "digest", String, primary_key=True, comment="Of a request or an episode that was erased: see erasing."
+    ),
+    Column("time", UtcDateTime, nullable=False, comment="The erasure's."),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,
@@ -133,6 +143,7 @@ dead_letters = Table(
     Column("time", UtcDateTime, nullable=False),
     Column("reason", Text, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    Index("dead_letters_by_time", "time"),
 )
 
 deleted_responses = Table(

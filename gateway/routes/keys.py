@@ -24,7 +24,7 @@ class CreateKey(Body):
     """A new key: whose, what for, until when, and how much. It belongs to the tenant of the key that makes it."""
 
     owner: _Owner
-    scopes: tuple[Scope, ...] = Field(("invoke", "rate"), min_length=1, max_length=5, strict=False)
+    scopes: tuple[Scope, ...] = Field(("invoke", "rate"), min_length=1, max_length=6, strict=False)
     expires: AwareDatetime | None = Field(None, strict=False)  # JSON has no type for a time
     limits: Quota = Quota()
 

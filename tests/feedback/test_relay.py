@@ -122,3 +122,17 @@ async def test_a_deletion_that_fails_publishes_the_batch_again(outbox, running, 
     running(Relay(outbox, bus, first_delay=0.01))
     await until(lambda: outbox.depth().events == 0)
     assert bus.names() == ["a", "a"]
+
+
+async def test_what_was_moved_is_nowhere_in_the_files_when_nothing_has_come_for_a_while(
+    outbox, running, tmp_path
+):
+    def written():
+        return b"".join(path.read_bytes() for path in tmp_path.glob("outbox*"))
+
+    running(Relay(outbox, Bus(), poll=0.05))
+    for size in (1, 100, 2_000):
+        await asyncio.gather(*(outbox.append(rating(comment="MY WORDS " * size)) for _ in range(20)))
+        assert b"MY WORDS" in written()
+        await until(lambda: b"MY WORDS" not in written())
+    assert outbox.depth().events == 0
