@@ -1,8 +1,8 @@
-"""Events a second over each leg of their way, beside what bare libraries do: `make bench-feedback` (QUICK=1: shorter).
+"""Events a second over each leg of their way, beside what bare libraries do: `make bench-feedback` (QUICK=1).
 
-Each leg grows from a thousand events to a million (QUICK: to 100,000), in turns, and Flywheel's side and the raw one take
-turns, so that what else the machine does falls on both alike; the median of their ratios counts. Then come requests and
-ratings through a real gateway, 500 events a second, for what a rating's sender and reader have to wait.
+Each leg grows from a thousand events to a million (QUICK: to 100,000). Flywheel's side and the raw one take turns, so that
+what else the machine does falls on both alike; the median of their ratios counts. Then come requests and ratings through a
+real gateway, 500 events a second, for what a rating's sender and its readers have to wait.
 """
 
 import argparse
@@ -19,15 +19,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.feedback import report
+from bench.feedback import latency, report
 from bench.feedback.legs import LEGS
 from bench.feedback.place import Place
 from bench.feedback.report import Turn
-from bench.feedback.servers import servers
+from bench.feedback.servers import SIDES, servers
 from deploy.errors import FlywheelError
 
 ROOT = Path(__file__).parents[2]
-SIDES = ("ours", "raw")
 _CHUNK = 10_000  # events between two turns; they are in memory at once
 _WARM = 500
 
@@ -42,7 +41,7 @@ async def grow(
         for worker in workers.values():
             await _turn(worker, _WARM)
         size = 0
-        for number, events in enumerate(_plan(most)):
+        for number, events in enumerate(plan(most)):
             size += events
             for side in SIDES if number % 2 == 0 else reversed(SIDES):
                 said = await _turn(workers[side], events)
@@ -51,8 +50,8 @@ async def grow(
     return turns
 
 
-def _plan(most: int) -> list[int]:
-    """Chunks that end at each power of ten."""
+def plan(most: int) -> list[int]:
+    """How many events each turn has, so that one ends at each power of ten."""
     plan: list[int] = []
     size, decade = 0, 1_000
     while size < most:
@@ -88,23 +87,32 @@ async def _turn(worker: asyncio.subprocess.Process, events: int) -> dict[str, fl
     return said
 
 
-async def run(names: Sequence[str], most: int) -> dict[str, Any]:
-    """Measure. Returns what the report is made of. Raises `FlywheelError`."""
+async def run(names: Sequence[str], most: int, latency_seconds: float) -> dict[str, Any]:
+    """Measure these legs, and the latencies where seconds are given for them. Raises `FlywheelError`.
+
+    Returns what the report is made of.
+    """
     var = ROOT / "var"  # not where temporary files are: that may be memory, which is no place for an outbox
     var.mkdir(exist_ok=True)
     var.chmod(0o755)
     found: dict[str, Any] = {"machine": report.machine(), "events": most, "legs": {}}
     with tempfile.TemporaryDirectory(prefix="bench-", dir=var) as name:
         folder = Path(name)
-        folder.chmod(0o711)  # PostgreSQL may run as another user
-        async with servers(folder) as running:
+        folder.chmod(0o711)  # noqa: ASYNC240  # nothing else runs yet. PostgreSQL may run as another user
+        needs = [LEGS[leg] for leg in names]
+        kafka = latency_seconds > 0 or any(leg.kafka for leg in needs)
+        postgres = latency_seconds > 0 or any(leg.store == "postgresql" for leg in needs)
+        async with servers(folder, kafka=kafka, postgres=postgres) as running:
             for leg in names:
-                needs = LEGS[leg]
-                places = {side: running.place(folder, needs.store, kafka=needs.kafka) for side in SIDES}
+                places = running.places(folder, leg)
                 with _progress(leg, most) as tell:
                     found["legs"][leg] = report.leg(**await grow(leg, places, most, tell))
                 for place in places.values():
                     shutil.rmtree(place.folder)
+            if latency_seconds:
+                Console().print(f"latency: {latency_seconds:g} seconds of requests and ratings")
+                place = running.place(folder, "postgresql", kafka=True)
+                found["latency"] = await latency.measure(place, latency_seconds)
     return found
 
 
@@ -124,8 +132,9 @@ def main() -> int:
     parser.add_argument("--legs", nargs="+", choices=[*LEGS, "latency"], default=[*LEGS, "latency"])
     options = parser.parse_args()
     most = options.events or (100_000 if options.quick else 1_000_000)
+    seconds = 0 if "latency" not in options.legs else 15 if options.quick else 60
     try:
-        found = asyncio.run(run([leg for leg in options.legs if leg in LEGS], most))
+        found = asyncio.run(run([leg for leg in LEGS if leg in options.legs], most, seconds))
     except FlywheelError as error:
         Console(stderr=True).print(str(error), highlight=False)
         return 2

@@ -43,7 +43,7 @@ def stream() -> Iterator[bytes]:
 
 def _request(chance: random.Random) -> RequestFinished:
     question = f"How many claims above {chance.randrange(100_000)} euros were opened in 20{chance.randrange(10, 27)}?"
-    answer = f'{{"sql": "SELECT count(*) FROM claims WHERE amount > {chance.randrange(100_000)}"}}'
+    answer = f'{{"sql": "SELECT count(*) FROM claims WHERE amount > {chance.randrange(100_000)}"}}'  # noqa: S608  # a text
     call = ModelCall(
         policy="sql-analyst@3f2a90c1d4e5b678",
         messages=(Message(role="system", content=_SYSTEM), Message(role="user", content=question)),

@@ -5,14 +5,17 @@ What a collector must do and no more: places on the topics move on when the rows
 
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import orjson
 import psycopg
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
+from sqlalchemy import Table
 
 from bench.feedback.place import BATCH, Place
-from bench.feedback.raw import copy_rows
+from bench.feedback.raw import Rows, copy_rows
 from bench.feedback.visible import libpq
 from feedback.store import tables
 
@@ -40,11 +43,11 @@ def main(told: str) -> None:
                 consumer.commit()
 
 
-def _rows(found, by_topic):
-    rows = {}
+def _rows(found: Mapping[TopicPartition, Sequence[Any]], by_topic: Mapping[str, Table]) -> Rows:
+    rows: dict[Table, list[tuple[Any, ...]]] = {}
     for part, records in found.items():
         table = by_topic[part.topic]
-        names = [name for name in table.columns.keys() if name != "payload"]
+        names = [column.name for column in table.columns if column.name != "payload"]
         for record in records:
             event = orjson.loads(record.value)
             event["withdrawn"] = event.get("value") is None

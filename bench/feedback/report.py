@@ -18,6 +18,8 @@ from rich.table import Table
 from bench.feedback.legs import LEGS
 
 _SHARE_OF_RAW = 0.5
+_ACKNOWLEDGED_MS, _VISIBLE_MS = 5.0, 1_000.0  # in 99 of 100 cases
+_LONG = 100_000  # events, from which on memory is judged: before, a turn has fewer of them at hand
 _FLAT = 1.05  # times the memory at a tenth of the events: more at the end is growth
 
 
@@ -55,7 +57,7 @@ def leg(ours: Sequence[Turn], raw: Sequence[Turn]) -> dict[str, Any]:
         "ours": [_rate(part) for part in _decades(ours)],
         "raw": [_rate(part) for part in _decades(raw)],
         "mebibytes": memory,
-        "growth": memory[-1] / memory[-2] if len(memory) > 1 else 1.0,
+        "growth": memory[-1] / memory[-2] if ours[-1].size >= _LONG else None,
     }
 
 
@@ -74,7 +76,15 @@ def bars(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     all_ = []
     for name, figures in found["legs"].items():
         all_.append(_bar(f"{name}, of {LEGS[name].limit}", figures["ratio"], least=_SHARE_OF_RAW))
-        all_.append(_bar(f"{name}, memory, times that at a tenth", figures["growth"], most=_FLAT))
+        if figures["growth"] is not None:
+            all_.append(_bar(f"{name}, memory, times that at a tenth", figures["growth"], most=_FLAT))
+    if "latency" in found:
+        waits = found["latency"]
+        all_.append(
+            _bar("rating acknowledged, p99 ms", waits["acknowledged_ms"]["p99"], most=_ACKNOWLEDGED_MS)
+        )
+        all_.append(_bar("rating visible, p99 ms", waits["visible_ms"]["p99"], most=_VISIBLE_MS))
+        all_.append(_bar("errors under load", sum(waits["errors"].values()), most=0))
     return all_
 
 
@@ -91,7 +101,10 @@ def write(found: dict[str, Any], folder: Path) -> int:
     path = folder / "feedback.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
     console = Console(width=120)
-    console.print(_table(found["legs"]))
+    if found["legs"]:
+        console.print(_table(found["legs"]))
+    if "latency" in found:
+        console.print_json(data=found["latency"])
     for bar in found["bars"]:
         verdict = "met   " if bar["met"] else "MISSED"
         console.print(f"{verdict} {bar['what']}: {bar['value']:.2f} ({bar['bar']})", highlight=False)

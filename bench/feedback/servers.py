@@ -12,21 +12,29 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
+from bench.feedback.legs import LEGS
 from bench.feedback.place import Place
 from bench.feedback.visible import libpq
-from deploy import broker, postgres, process
+from deploy import broker, process
+from deploy import postgres as pg
 from feedback.bus.kafka import topics
 from feedback.bus.kafka.options import KafkaOptions
 from tests.gateway.processes import free_port
 
+SIDES = ("ours", "raw")
 _BESIDE = Path(__file__).parents[3] / "shared" / "kafka"
 
 
 class Servers(NamedTuple):
-    """What runs."""
+    """Where they are; empty what was not asked for."""
 
-    kafka: tuple[str, ...]
-    postgres: str
+    kafka: tuple[str, ...] = ()
+    postgres: str = ""
+
+    def places(self, folder: Path, leg: str) -> dict[str, Place]:
+        """One for each side of a leg."""
+        needs = LEGS[leg]
+        return {side: self.place(folder, needs.store, kafka=needs.kafka) for side in SIDES}
 
     def place(self, folder: Path, store: str, *, kafka: bool) -> Place:
         """A folder, a database and topics that nobody has used."""
@@ -50,17 +58,18 @@ class Servers(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def servers(folder: Path) -> AsyncIterator[Servers]:
-    """A broker (KAFKA_BOOTSTRAP_SERVERS, else one that is started) and a PostgreSQL. Raises `FlywheelError`."""
+async def servers(folder: Path, *, kafka: bool, postgres: bool) -> AsyncIterator[Servers]:
+    """A broker (of KAFKA_BOOTSTRAP_SERVERS, else one that is started) and a PostgreSQL. Raises `FlywheelError`."""
     if "KAFKA_HOME" not in os.environ and _BESIDE.is_dir():
         os.environ["KAFKA_HOME"] = str(_BESIDE)
+    named, port = broker.named(), free_port()
+    programs = [pg.program(folder / "p", logs=folder)] if postgres else []
+    if kafka and not named:
+        programs.append(broker.program(folder / "kafka", port, logs=folder))
+        named = (f"127.0.0.1:{port}",)
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        named, port = broker.named(), free_port()
-        programs = [postgres.program(folder / "p", logs=folder)]
-        if not named:
-            programs.append(broker.program(folder / "kafka", port, logs=folder))
         for program in programs:
             running = await stack.enter_async_context(process.running(program))
             await running.ready(session)
-        yield Servers(named or (f"127.0.0.1:{port}",), postgres.url(folder / "p"))
+        yield Servers(named, pg.url(folder / "p"))
