@@ -1,8 +1,8 @@
 """Events a second over each leg of their way, beside what bare libraries do: `make bench-feedback` (QUICK=1).
 
-Each leg grows from a thousand events to a million (QUICK: to 100,000). Flywheel's side and the raw one take turns, so that
-what else the machine does falls on both alike; the median of their ratios counts. Then come requests and ratings through a
-real gateway, 500 events a second, for what a rating's sender and its readers have to wait.
+Each leg grows from a thousand events to a million (QUICK: to 100,000). Flywheel and the raw libraries take turns, so
+that what else the machine does falls on both alike; the median of their ratios counts. Then come requests and ratings,
+500 a second together, through a real gateway: what do the sender of a rating and its readers wait?
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How many rows are written at once. What is there already, or twice among them, is left as it is.
 
-Rows go in the order of their keys: processes that write some of the same rows then wait for each other in one order, and
-never for each other at once. They go to the driver as they are: SQLAlchemy takes longer for a row than the database does.
+Rows go in the order of their keys: processes that write some of the same rows wait for each other in one order then,
+and never for each other at once. They go to the driver as they are: SQLAlchemy takes longer for a row than a database.
 """
 
 from collections.abc import Callable, Sequence
