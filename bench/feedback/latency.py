@@ -1,8 +1,11 @@
 """What a rating's sender and its readers wait for, through a real gateway, Kafka, a collector and PostgreSQL."""
 
 import asyncio
+import sqlite3
 import sys
-from contextlib import AsyncExitStack
+import threading
+import time
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,14 @@ from bench.feedback.load import Found, Load
 from bench.feedback.place import Place
 from bench.gateway.upstream import MODEL
 from deploy.errors import FlywheelError
+from feedback.sqlite import prepare
 from feedback.store import Keys, Store
 from gateway.config import GatewayConfig
 from tests.gateway.processes import answers, free_port, gateway, spawned
 
 ROOT = Path(__file__).parents[2]
 REQUESTS, RATINGS = 400, 100  # a second: 500 events
+_COMMIT_EVERY = 0.02  # seconds
 
 
 async def measure(place: Place, seconds: float) -> dict[str, Any]:
@@ -45,7 +50,13 @@ async def measure(place: Place, seconds: float) -> dict[str, Any]:
         await answers(f"{url}/readyz", process)
         load = Load(url=url, key=key, model=MODEL, per_second=REQUESTS, seconds=seconds)
         ratings = load.model_copy(update={"per_second": RATINGS, "store_url": place.store_url})
-        beside, found = await asyncio.gather(_send(load), _send(ratings))
+        stop = threading.Event()
+        disk = asyncio.create_task(asyncio.to_thread(_commits, place.folder / "bare.db", stop))
+        try:
+            beside, found = await asyncio.gather(_send(load), _send(ratings))
+        finally:
+            stop.set()
+        bare = await disk
     return {
         "seconds": seconds,
         "requests": beside.sent,
@@ -54,7 +65,21 @@ async def measure(place: Place, seconds: float) -> dict[str, Any]:
         "acknowledged_ms": _percentiles(found.acknowledged),
         "visible_ms": _percentiles(found.visible),
         "sent_late_ms": _percentiles(found.late),
+        "bare_commit_ms": _percentiles(bare),
     }
+
+
+def _commits(path: Path, stop: threading.Event) -> list[float]:
+    """What the disk lets nobody get below: milliseconds of a commit of one row, again and again meanwhile."""
+    found = []
+    with closing(sqlite3.connect(path)) as connection:
+        prepare(connection)
+        connection.execute("CREATE TABLE rows (body BLOB)")
+        while not stop.wait(_COMMIT_EVERY):
+            started = time.perf_counter()
+            connection.execute("INSERT INTO rows VALUES (randomblob(400))")
+            found.append(1_000 * (time.perf_counter() - started))
+    return found
 
 
 async def _send(load: Load) -> Found:

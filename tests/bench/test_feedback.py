@@ -60,7 +60,12 @@ def found(*, ours=1.5, growth=1.0, acknowledged=4.0):
     mine = [turns(ours)[0], turns(ours, 100.0 * growth)[1]]
     return {
         "legs": {leg: report.leg(mine, turns(1.0)) for leg in LEGS},
-        "latency": {"acknowledged_ms": {"p99": acknowledged}, "visible_ms": {"p99": 300.0}, "errors": {}},
+        "latency": {
+            "acknowledged_ms": {"p99": acknowledged},
+            "visible_ms": {"p99": 300.0},
+            "bare_commit_ms": {"p99": 2.0},
+            "errors": {},
+        },
     }
 
 
