@@ -24,11 +24,15 @@ _FLAT = 1.05  # times the memory at a tenth of the events: more at the end is gr
 
 
 class Turn(NamedTuple):
-    """So many events over a leg at once, after which its side has taken `size`. Memory is that of all its processes."""
+    """So many events over a leg at once, after which its side has taken `size`.
+
+    `busy` are the seconds that processors worked for it, `mebibytes` the memory, in its own processes; no server's.
+    """
 
     size: int
     events: int
     seconds: float
+    busy: float
     mebibytes: float
 
 
@@ -67,8 +71,12 @@ def _decades(turns: Sequence[Turn]) -> list[list[Turn]]:
 
 
 def _rate(turns: Sequence[Turn]) -> dict[str, float]:
-    seconds = sum(turn.seconds for turn in turns)
-    return {"to": turns[-1].size, "per_second": sum(turn.events for turn in turns) / seconds}
+    events = sum(turn.events for turn in turns)
+    return {
+        "to": turns[-1].size,
+        "per_second": events / sum(turn.seconds for turn in turns),
+        "cpu_us": 1e6 * sum(turn.busy for turn in turns) / events,
+    }
 
 
 def bars(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -115,10 +123,16 @@ def write(found: dict[str, Any], folder: Path) -> int:
 def _table(legs: Mapping[str, Any]) -> Table:
     table = Table(title="events a second, each while the number of events grew to that of its column")
     sizes = [row["to"] for figures in list(legs.values())[:1] for row in figures["ours"]]
-    for head in ("leg", "side", *(f"{size:,}" for size in sizes), "ratio", "MiB"):
+    for head in ("leg", "side", *(f"{size:,}" for size in sizes), "ratio", "CPU µs", "MiB"):
         table.add_column(head, justify="left" if head in {"leg", "side"} else "right")
     for name, figures in legs.items():
-        ours, raw = ([f"{row['per_second']:,.0f}" for row in figures[side]] for side in ("ours", "raw"))
-        table.add_row(name, "Flywheel", *ours, f"{figures['ratio']:.2f}", f"{figures['mebibytes'][-1]:.0f}")
-        table.add_row("", LEGS[name].limit, *raw, "", "", end_section=True)
+        for side, what in (("ours", "Flywheel"), ("raw", LEGS[name].limit)):
+            rows = figures[side]
+            rates = [f"{row['per_second']:,.0f}" for row in rows]
+            mine = side == "ours"
+            ratio, memory = (
+                (f"{figures['ratio']:.2f}", f"{figures['mebibytes'][-1]:.0f}") if mine else ("", "")
+            )
+            busy = f"{rows[-1]['cpu_us']:.0f}"
+            table.add_row(name if mine else "", what, *rates, ratio, busy, memory, end_section=not mine)
     return table

@@ -53,7 +53,9 @@ async def test_so_they_do_on_kafka_and_postgresql(leg, tmp_path, kafka_broker, p
 
 
 def turns(seconds, mebibytes=100.0):
-    return [Turn(size, events, seconds, mebibytes) for size, events in ((10_000, 10_000), (100_000, 90_000))]
+    return [
+        Turn(size, events, seconds, 0.5, mebibytes) for size, events in ((10_000, 10_000), (100_000, 90_000))
+    ]
 
 
 def found(*, ours=1.5, growth=1.0, acknowledged=4.0):
