@@ -14,13 +14,20 @@ from feedback.store.snapshot import Extent
 
 
 def export_to(
-    settings: Settings, folder: Path, tenant: str | None, since: str | None, until: str | None, console: Console
+    settings: Settings,
+    folder: Path,
+    tenant: str | None,
+    since: str | None,
+    until: str | None,
+    console: Console,
 ) -> None:
     """Export and say what was written. Raises `FlywheelError`."""
     extent = Extent(tenant, _time("--since", since), _time("--until", until))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with opened(settings) as store, Progress(*columns, console=console, transient=True) as progress:
-        bars = {kind: progress.add_task(kind, total=None) for kind in ("requests", "ratings", "policy_changes")}
+        bars = {
+            kind: progress.add_task(kind, total=None) for kind in ("requests", "ratings", "policy_changes")
+        }
         try:
             written = export(
                 store,

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -81,7 +81,7 @@ class _Table:
         self._parts = 0
         self.rows = 0
 
-    def __enter__(self) -> "_Table":
+    def __enter__(self) -> Self:
         self._folder.mkdir()
         self._begin()
         return self
@@ -108,8 +108,9 @@ class _Table:
         self._parts += 1
 
     def _write(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=self.rows)
+        table = pa.Table.from_batches(self._waiting, self._schema)
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
         self._waiting = []
 
 

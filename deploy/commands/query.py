@@ -49,7 +49,7 @@ def query(
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="All rows, as CSV.")] = False,
 ) -> None:
-    r"""Ask an export in SQL (DuckDB's). Tables: requests, calls, ratings, policy_changes; `DESCRIBE calls` tells columns.
+    r"""Ask an export in SQL (DuckDB's): requests, calls, ratings, policy_changes. `DESCRIBE calls` names the columns.
 
     \b
     flywheel query "SELECT policy, AVG(number) FROM ratings JOIN requests USING (tenant, request_id)
@@ -67,26 +67,25 @@ def query(
 def _answer(connection: "duckdb.DuckDBPyConnection", sql: str, csv: bool) -> None:
     import sys
     from csv import writer
+    from itertools import islice
 
+    from rich.markup import escape
     from rich.table import Column, Table
 
     from deploy.query import ask
 
-    found = ask(connection, sql)
-    names = [column[0] for column in found.description or ()]
+    names, rows = ask(connection, sql)
     if csv:
         lines = writer(sys.stdout, lineterminator="\n")
         lines.writerow(names)
-        while rows := found.fetchmany(1_000):
-            lines.writerows(rows)
+        lines.writerows(rows)
         return
     table = Table(*(Column(name, overflow="fold") for name in names))
-    rows = found.fetchmany(_MOST_ROWS + 1)
-    for row in rows[:_MOST_ROWS]:
-        table.add_row(*("" if value is None else str(value) for value in row))
-    console = Console(markup=False, highlight=False)
+    for row in islice(rows, _MOST_ROWS):
+        table.add_row(*("" if value is None else escape(str(value)) for value in row))
+    console = Console(highlight=False)
     console.print(table)
-    if len(rows) > _MOST_ROWS:
+    if next(rows, None) is not None:
         console.print(f"the first {_MOST_ROWS} rows; --csv prints all")
 
 

@@ -40,8 +40,8 @@ def analyst(
         try:
             grant_reading(store, name, password)
         except ValueError as error:
-            raise FlywheelError(f"{error}; for people without the store there is `flywheel export`") from error
+            raise FlywheelError(
+                f"{error}; for people without the store there is `flywheel export`"
+            ) from error
     url = make_url(settings.feedback.store_url).set(drivername="postgresql", username=name, password=password)
-    Console(soft_wrap=True).print(
-        url.render_as_string(hide_password=False), highlight=False, markup=False
-    )
+    Console(soft_wrap=True).print(url.render_as_string(hide_password=False), highlight=False, markup=False)

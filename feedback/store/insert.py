@@ -1,7 +1,7 @@
 """How many rows are written at once. What is there already, or twice among them, is left as it is.
 
-Rows go in the order of their keys: processes that write some of the same rows wait for each other in one order then,
-and never for each other at once. They go to the driver as they are: SQLAlchemy takes longer for a row than a database.
+Rows go in the order of their keys: of two processes that write some of the same rows, one waits for the other and never
+each for each. They go to the driver as they are, for SQLAlchemy takes longer for a row than a database does.
 """
 
 from collections.abc import Callable, Sequence

@@ -91,8 +91,10 @@ def snapshot(store: Store, extent: Extent) -> Iterator[Snapshot]:
     """
     with store.reading() as connection:
         if connection.dialect.name == "postgresql":
-            connection = connection.execution_options(
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            )
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            _of_one_moment(connection)
         yield Snapshot(connection, extent)
+
+
+def _of_one_moment(connection: Connection) -> None:
+    connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")

@@ -58,7 +58,7 @@ def test_events_become_rows_on_every_store(any_store, tmp_path):
 
 def test_what_stands_is_marked_also_when_what_supersedes_it_is_out_of_the_extent(any_store, tmp_path):
     old, new = rating(value=True, time=at(1)), rating(value=False, time=at(2))
-    back = rating("r2", value=None, time=at(3))
+    back = rating("r2", time=at(3)).model_copy(update={"value": None})
     elsewhere = rating("r1", tenant="b", time=at(9))
     any_store.write([old, new, rating("r2", time=at(1)), back, elsewhere])
     export(any_store, tmp_path, ALL)
@@ -74,11 +74,7 @@ def test_what_stands_is_marked_also_when_what_supersedes_it_is_out_of_the_extent
 
 def test_an_export_is_narrowed_by_tenant_and_time(any_store, tmp_path):
     any_store.write(
-        [
-            request(f"r{n}", tenant=tenant, time=at(n), calls=())
-            for n in range(5)
-            for tenant in ("a", "b")
-        ]
+        [request(f"r{n}", tenant=tenant, time=at(n), calls=()) for n in range(5) for tenant in ("a", "b")]
     )
     export(any_store, tmp_path, Extent("a", at(1), at(4)))
     assert [(row["tenant"], row["request_id"]) for row in rows(tmp_path, "requests")] == [
@@ -108,7 +104,7 @@ def test_an_empty_store_has_every_table_with_its_columns(store, tmp_path):
 
 def test_large_tables_are_written_in_groups_and_parts(store, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_GROUP_BYTES", 1)
-    monkeypatch.setattr(module, "_PART_BYTES", 60_000)
+    monkeypatch.setattr(module, "_PART_BYTES", 10_000)
     store.write([request(f"r{n}", time=at(n), calls=()) for n in range(1_100)])
     export(store, tmp_path, ALL)
     parts = sorted((tmp_path / "latest" / "requests").iterdir())
@@ -127,9 +123,13 @@ def test_the_next_export_takes_the_place_of_the_one_before_and_nothing_of_that_i
     assert len(rows(tmp_path, "requests")) == 2
     assert not before.exists()
     after = (tmp_path / "latest").resolve()
-    assert {path.name for path in tmp_path.iterdir()} == {"latest", after.name, "notes.txt", ".lock", "store.db"} | {
-        path.name for path in tmp_path.glob("store.db-*")
-    }
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "latest",
+        after.name,
+        "notes.txt",
+        ".lock",
+        "store.db",
+    } | {path.name for path in tmp_path.glob("store.db-*")}
 
 
 def test_an_export_that_fails_leaves_the_one_before(store, tmp_path):

@@ -15,25 +15,25 @@ from tests.servers import libpq
 
 
 @pytest.fixture
-def role(postgres_url):
+def role(postgres_store):
     """The name of a role that nobody has yet; roles are the whole server's."""
     name = f"analyst_{uuid.uuid4().hex}"
     yield name
-    with psycopg.connect(libpq(postgres_url), autocommit=True) as connection:
-        connection.execute(f"DROP ROLE IF EXISTS {name}")
+    with postgres_store.writing() as connection:
+        if connection.exec_driver_sql(f"SELECT to_regrole('{name}')").scalar_one():
+            connection.exec_driver_sql(f"DROP OWNED BY {name}")
+            connection.exec_driver_sql(f"DROP ROLE {name}")
 
 
 @pytest.fixture
 def analyst(postgres_store, postgres_store_url, role):
     """A connection of the analyst's own."""
-    grant_reading(postgres_store, role, "open sesame")
+    grant_reading(postgres_store, role, "sesame")
     postgres_store.write([request(), rating(), change("p", "active")], [DeadLetter(b"x", "y")])
     Keys(postgres_store).create("ann", [])
-    url = make_url(postgres_store_url).set(username=role, password="open sesame")
+    url = make_url(postgres_store_url).set(username=role, password="sesame")
     with psycopg.connect(libpq(url.render_as_string(hide_password=False)), autocommit=True) as connection:
         yield connection
-    with postgres_store.writing() as connection:
-        connection.exec_driver_sql(f"DROP OWNED BY {role}")
 
 
 def test_an_analyst_reads_what_was_asked_and_rated_and_changed(analyst):
@@ -41,15 +41,15 @@ def test_an_analyst_reads_what_was_asked_and_rated_and_changed(analyst):
         assert analyst.execute(f"SELECT COUNT(*) FROM {table} WHERE payload <> ''").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("table", sorted({*metadata.tables, "alembic_version"} - {*READABLE}))
-def test_an_analyst_reads_nothing_else(analyst, table):
-    with pytest.raises(errors.InsufficientPrivilege):
-        analyst.execute(f"SELECT COUNT(*) FROM {table}")
+def test_an_analyst_reads_nothing_else(analyst):
+    for table in {*metadata.tables, "alembic_version"} - {*READABLE}:
+        with pytest.raises(errors.InsufficientPrivilege, match=table):
+            analyst.execute(f"SELECT COUNT(*) FROM {table}")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_an_analyst_changes_nothing_even_when_it_says_that_it_will(analyst):
+    analyst.execute("SET default_transaction_read_only = off")
+    for statement in (
         "DELETE FROM ratings",
         "UPDATE requests SET payload = ''",
         "INSERT INTO ratings SELECT * FROM ratings",
@@ -59,12 +59,9 @@ def test_an_analyst_reads_nothing_else(analyst, table):
         "CREATE ROLE other",
         "COPY ratings TO PROGRAM 'cat'",
         "SELECT pg_read_file('postgresql.conf')",
-    ],
-)
-def test_an_analyst_changes_nothing_even_when_it_says_that_it_will(analyst, statement):
-    analyst.execute("SET default_transaction_read_only = off")
-    with pytest.raises(errors.InsufficientPrivilege):
-        analyst.execute(statement)
+    ):
+        with pytest.raises(errors.InsufficientPrivilege):
+            analyst.execute(statement)
 
 
 def test_the_server_is_not_told_the_password(analyst, postgres_store, role):
