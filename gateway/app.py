@@ -51,6 +51,7 @@ from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
+from gateway.telemetry.lag import watched
 from gateway.workers.board import Board
 from gateway.workers.counter import LeaderCounter
 from gateway.workers.forward import Forward
@@ -129,6 +130,7 @@ async def _opened(
         delivery = redacting(await stack.enter_async_context(delivering), redactor)
         if place.leads:
             stack.push_async_callback(_stop, _start(_housekeeping(config, store), "housekeeping"))
+        lag = await stack.enter_async_context(watched(config.kafka if place.leads else None))
         bases = {name: config.base_policy(name) for name in agents}
         serving = Serving(bases, config.base_model)
         registry = await _registry(bases, store, delivery, serving if place.leads else None)
@@ -215,6 +217,7 @@ async def _opened(
             records=records,
             rater=Rater(agents, recorder, records, Ratings(store), telemetry),
             outbox_path=outbox_path,
+            lag=lag,
             peers=peers,
             board=board,
             created=place.started,

@@ -33,6 +33,7 @@ class Figures:
     outbox_bytes: int
     outbox_events: int | None
     outbox_oldest_age: float | None
+    kafka_lag: Mapping[str, int] | None  # by topic, at one worker; see `gateway.telemetry.lag`
 
 
 async def figures(gateway: "Gateway") -> Figures:
@@ -51,6 +52,7 @@ async def figures(gateway: "Gateway") -> Figures:
         outbox_bytes=_size(gateway.outbox_path),
         outbox_events=events,
         outbox_oldest_age=age,
+        kafka_lag=gateway.lag.by_topic,
     )
 
 

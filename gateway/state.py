@@ -28,6 +28,7 @@ from gateway.registry import Registry
 from gateway.serving import Serving
 from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
+from gateway.telemetry.lag import Lag
 from gateway.workers.board import Board
 from gateway.workers.peers import Peers
 
@@ -61,6 +62,7 @@ class Gateway:
     records: Records
     rater: Rater
     outbox_path: Path
+    lag: Lag
     peers: Peers
     board: Board
     created: int

@@ -33,17 +33,18 @@ async def kafka_broker() -> AsyncIterator[str]:
     if servers := broker.named():
         yield ",".join(servers)
         return
-    port = _free_port_and_next()
-
-    def program(folder: Path) -> Program:
-        with pytest.MonkeyPatch.context() as environment:
-            if "KAFKA_HOME" not in os.environ and _BESIDE.is_dir():
-                environment.setenv("KAFKA_HOME", str(_BESIDE))
-            environment.setenv("KAFKA_HEAP_MAX", os.environ.get("KAFKA_HEAP_MAX", "384m"))
-            return broker.program(folder, port, logs=folder, durable=False)
-
-    async with _running(program):
+    port = free_port_and_next()
+    async with _running(lambda folder: kafka_program(folder, port)):
         yield f"127.0.0.1:{port}"
+
+
+def kafka_program(folder: Path, port: int) -> Program:
+    """A broker at this port, from KAFKA_HOME, the folder beside the checkout or Docker. Raises `FlywheelError`."""
+    with pytest.MonkeyPatch.context() as environment:
+        if "KAFKA_HOME" not in os.environ and _BESIDE.is_dir():
+            environment.setenv("KAFKA_HOME", str(_BESIDE))
+        environment.setenv("KAFKA_HEAP_MAX", os.environ.get("KAFKA_HEAP_MAX", "384m"))
+        return broker.program(folder, port, logs=folder, durable=False)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -107,7 +108,7 @@ async def _running(program: Callable[[Path], Program]) -> AsyncIterator[Path]:
             yield folder
 
 
-def _free_port_and_next() -> int:
+def free_port_and_next() -> int:
     while True:
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))

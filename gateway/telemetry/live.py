@@ -19,6 +19,8 @@ def live(gateway: "Gateway", workers: Collection[Figures]) -> Iterator[Metric]:
     """The state of these workers and of their store, on which it blocks. What cannot be read is missing, and logged."""
     yield GaugeMetricFamily("flywheel_workers", "Processes of the gateway that answer.", value=len(workers))
     yield from _outboxes(workers)
+    if gateway.config.kafka is not None:
+        yield from _kafka(workers)
     yield from _store(gateway)
     active = InfoMetricFamily(
         "flywheel_active_policy", "The policy that answers for an agent.", labels=["agent"]
@@ -51,6 +53,21 @@ def _outboxes(workers: Collection[Figures]) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "flywheel_outbox_oldest_age_seconds", "For how long the oldest of them has.", value=age
         )
+
+
+def _kafka(workers: Collection[Figures]) -> Iterator[Metric]:
+    known = next((worker.kafka_lag for worker in workers if worker.kafka_lag is not None), None)
+    yield GaugeMetricFamily(
+        "flywheel_kafka_up", "Whether Kafka has answered lately.", value=float(known is not None)
+    )
+    lag = GaugeMetricFamily(
+        "flywheel_kafka_lag_records",
+        "Records that no collector has written into the store.",
+        labels=["topic"],
+    )
+    for topic, count in (known or {}).items():
+        lag.add_metric([topic], count)
+    yield lag
 
 
 def _store(gateway: "Gateway") -> Iterator[Metric]:

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from kafka import KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
-from pydantic import ValidationError
 
 from feedback.bus.base import BusError
 from feedback.bus.kafka.clients import as_bus_error, opened, quiet
@@ -117,12 +116,10 @@ class Collecting:
         try:
             consumer.commit(timeout_ms=_COMMIT_MS)
             self._behind = False
-        except (
-            KafkaError
-        ) as error:  # partitions have gone to another, who reads again what this one has written
-            _log.info(
-                "the group does not know yet what was collected: %s", str(error) or type(error).__name__
-            )
+        except KafkaError as error:
+            # Partitions have gone to another, who reads again what this one has written; or Kafka is down.
+            words = str(error) or type(error).__name__
+            _log.info("the group does not know yet what was collected: %s", words)
 
     def _wait(self, consumer: KafkaConsumer, seconds: float) -> None:
         """Read nothing for so long, and stay in the group: who leaves it gives its partitions to others."""
@@ -154,7 +151,7 @@ def main(options_json: str, store_url: str) -> int:
     try:
         options = KafkaOptions.model_validate_json(options_json)
         store = _opened_store(store_url, stop)
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:  # of options or URL
         _log.critical("%s", error)
         return 1
     if store is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,14 +22,15 @@ _BATCH_BYTES = 2**19  # per partition, before compression; every cluster takes a
 _LINGER_MS = 100  # a batch goes when it is full or all of it is there, which is said by `flush`
 _REQUEST_MS = 4_000
 _DELIVERY_MS = 8_000  # for all attempts together; then whoever publishes decides
-_WAIT_SECONDS = _DELIVERY_MS / 1_000 + 1.0
+_WAIT_SECONDS = 9.0  # for what kafka-python itself should have given up by then, and sometimes has not
+_CLOSE_SECONDS = 1.0
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 _log = logging.getLogger(__name__)
 
 
 class Sender:
-    """Sends records and waits for them. Blocks; `send` is for one thread, `close` for any.
+    """Sends records and waits for them. Blocks; for one thread at a time.
 
     After a failure kafka-python's producer is thrown away: nothing of the old one can come behind what is sent next,
     and one that a broker has refused a record accepts no others.
@@ -64,11 +66,12 @@ class Sender:
             raise BusError(f"{len(failed)} records were not taken, one by {record.topic}: {_words(error)}")
 
     def close(self) -> None:
-        """End what is under way, for some seconds at most. May be called again."""
+        """Give up what has not been acknowledged. May be called again."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            with suppress(KafkaError):  # whoever sent has been told
-                producer.close(timeout=_WAIT_SECONDS)
+            with suppress(KafkaError):  # raised where something is under way, and then nothing is closed
+                producer.close(timeout=_CLOSE_SECONDS)
+            producer._sender.force_close()  # noqa: SLF001  # else its thread would go on, and send what was given up
 
     def _attempt(self, records: Sequence[Record]) -> list[tuple[Record, KafkaError]]:
         """Those that were not acknowledged, and why; then nothing of theirs is under way. Raises `BusError`."""
@@ -84,11 +87,12 @@ class Sender:
             except KafkaError as error:  # nobody knows the topic, which has taken some seconds to find out
                 self.close()
                 raise BusError(f"{record.topic}: {_words(error)} (`flywheel kafka init` makes it)") from error
+        deadline = time.monotonic() + _WAIT_SECONDS
         with suppress(KafkaError):  # of its failures, and of batches that it split, the futures tell
             producer.flush(_WAIT_SECONDS)
         for record, future in sent:
             try:
-                future.get(_WAIT_SECONDS)
+                future.get(max(0.0, deadline - time.monotonic()))
             except KafkaError as error:
                 failed.append((record, error))
         if failed:

@@ -13,6 +13,7 @@ from feedback.bus.kafka.options import KafkaOptions, Topic
 
 _AROUND_BYTES = 2**20  # of a batch with one record in it, and for bytes that compression makes longer
 _DAY_MS = 86_400_000
+_READY_MS = 30_000
 _ALREADY_EXISTS = 36
 _AT_LEAST = ("min.insync.replicas", "max.message.bytes")
 
@@ -88,7 +89,7 @@ def _make(admin: KafkaAdminClient, topics: Mapping[str, _Topic]) -> None:
     for topic in answer["topics"]:
         if topic["error_code"] not in {0, _ALREADY_EXISTS}:  # by somebody else, a moment ago
             raise BusError(f"{topic['name']} cannot be made: {topic['error_message'] or topic['error_code']}")
-    admin.wait_for_topics(list(topics))
+    admin.wait_for_topics(list(topics), timeout_ms=_READY_MS)
 
 
 def _found(admin: KafkaAdminClient, names: Mapping[str, object]) -> dict[str, _Topic]:

@@ -182,3 +182,14 @@ async def test_a_dead_letter_has_its_reason_and_says_where_it_lay(options, bus, 
     assert headers["partition"] in {"0", "1", "2"}
     [letter] = store.dead_letters()
     assert letter.reason == headers["reason"]
+
+
+async def test_events_of_every_version_arrive_as_they_were(options, bus, store, root):
+    files = sorted((root / "tests/feedback/data").glob("events_v*.jsonl"))
+    bodies = [line for file in files for line in file.read_bytes().splitlines()]
+    with collecting(options, store):
+        await bus.publish(bodies)
+        await collected(options)
+    counts = store.counts()
+    assert counts["dead_letters"] == 0
+    assert sum(counts.values()) == len({events.parse(body).event_id for body in bodies})
