@@ -34,7 +34,7 @@ def test_a_leg_grows_by_turns_that_end_at_each_power_of_ten():
 
 
 async def measured(leg, folder, running):
-    done = []
+    done: list[int] = []
     turns = await grow(leg, running.places(folder, leg), FEW, done.append)
     assert sum(done) == FEW
     return report.leg(**turns)
