@@ -106,7 +106,9 @@ async def run(names: Sequence[str], most: int, latency_seconds: float) -> dict[s
             for leg in names:
                 places = running.places(folder, leg)
                 with _progress(leg, most) as tell:
-                    found["legs"][leg] = report.leg(**await grow(leg, places, most, tell))
+                    figures = report.leg(**await grow(leg, places, most, tell))
+                found["legs"][leg] = figures
+                Console().print(f"{figures['ratio']:.2f} of {LEGS[leg].limit}", highlight=False)
                 for place in places.values():
                     shutil.rmtree(place.folder)
             if latency_seconds:
