@@ -28,10 +28,10 @@ FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --no-annotate --quiet --extra kafka --extra postgres --extra query --extra redaction --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo up test check e2e clients bench bench-gateway soak chaos lock clean
+.PHONY: help setup demo up test check e2e clients bench bench-gateway bench-feedback soak chaos lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Install everything into .venv and make the small model (GPU=1: with vLLM's CUDA build)
 	@echo "ready: make demo, or make up"
@@ -61,6 +61,9 @@ bench: $(READY)  ## Measure the gateway on this machine
 
 bench-gateway: $(STAMP)  ## Compare the gateway with others, one core each (QUICK=1)
 	$(BIN)/python -m bench.gateway $(if $(QUICK),--quick)
+
+bench-feedback: $(STAMP)  ## Compare each leg of an event's way with bare libraries: Kafka, PostgreSQL, SQLite (QUICK=1)
+	$(BIN)/python -m bench.feedback $(if $(QUICK),--quick)
 
 soak: $(READY)  ## Ten minutes near capacity: is memory flat and nothing lost? (MINUTES=10 SHARE=0.8)
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --share $(SHARE)
