@@ -8,6 +8,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 SEED ?= 0
 MINUTES ?= 10
 SHARE ?= 0.8
+KILLS ?= 50
+RATE ?= 200
 GPU ?= $(if $(wildcard .venv/.installed-gpu),1)
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(GPU),-gpu)
@@ -26,10 +28,10 @@ FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --no-annotate --quiet --extra kafka --extra postgres --extra query --extra redaction --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo up test check e2e clients bench bench-gateway soak lock clean
+.PHONY: help setup demo up test check e2e clients bench bench-gateway bench-feedback soak chaos lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Install everything into .venv and make the small model (GPU=1: with vLLM's CUDA build)
 	@echo "ready: make demo, or make up"
@@ -41,7 +43,7 @@ up: $(READY)  ## Start vLLM and the gateway (KAFKA=1: with Kafka and PostgreSQL,
 	$(BIN)/flywheel up $(if $(KAFKA),--kafka)
 
 test: $(READY)  ## Run every test, with the real vLLM too
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)  ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -60,8 +62,14 @@ bench: $(READY)  ## Measure the gateway on this machine
 bench-gateway: $(STAMP)  ## Compare the gateway with others, one core each (QUICK=1)
 	$(BIN)/python -m bench.gateway $(if $(QUICK),--quick)
 
+bench-feedback: $(STAMP)  ## Compare each leg of an event's way with bare libraries: Kafka, PostgreSQL, SQLite (QUICK=1)
+	$(BIN)/python -m bench.feedback $(if $(QUICK),--quick)
+
 soak: $(READY)  ## Ten minutes near capacity: is memory flat and nothing lost? (MINUTES=10 SHARE=0.8)
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --share $(SHARE)
+
+chaos: $(STAMP)  ## Kill, cut and fill everything under load: is nothing acknowledged lost? (SEED=0 KILLS=50 RATE=200)
+	$(BIN)/python -m bench.chaos --seed $(SEED) --kills $(KILLS) --rate $(RATE)
 
 lock: $(STAMP)  ## Lock what pyproject.toml asks for, with hashes (UPGRADE=1: the newest that it admits)
 	$(LOCK) --extra serve-cpu -o requirements.lock \

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ _LINGER_SECONDS = 0.0005
 _GROUP_LIMIT = 1_000  # appends in one transaction
 _FRESH_SECONDS = 1.0  # for so long a write that succeeded says that the next one will
 _ROWS = 100  # of them in one statement
+_READ_BYTES = 2**23  # read at once: a thousand events of usual size; one may have 12 MB
 _TABLE = """CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, body BLOB NOT NULL)"""
 
@@ -58,10 +59,20 @@ class Reader:
             raise OutboxError(f"cannot open the outbox {path}: {error}") from error
 
     def read(self, limit: int) -> list[tuple[int, bytes]]:
-        """The oldest `limit` events with their sequence numbers, oldest first. Raises `OutboxError`."""
+        """The oldest `limit` events with their sequence numbers, oldest first. Raises `OutboxError`.
+
+        Fewer where they are large: some megabytes together, or one that is larger by itself.
+        """
         query = "SELECT sequence, body FROM outbox ORDER BY sequence LIMIT ?"
-        with self._read_lock, _as_outbox_error():
-            return self._reader.execute(query, (limit,)).fetchall()
+        found: list[tuple[int, bytes]] = []
+        size = 0
+        with self._read_lock, _as_outbox_error(), closing(self._reader.execute(query, (limit,))) as rows:
+            for sequence, body in rows:
+                size += len(body)
+                if found and size > _READ_BYTES:
+                    break
+                found.append((sequence, body))
+        return found
 
     def containing(self, text: bytes) -> list[bytes]:
         """The waiting events with these bytes in them, oldest first. Raises `OutboxError`.

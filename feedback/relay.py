@@ -22,7 +22,7 @@ class Relay:
         outbox: Outbox,
         bus: Bus,
         *,
-        batch: int = 200,
+        batch: int = 1_000,
         linger: float = 0.0,
         poll: float = 1.0,
         first_delay: float = 0.2,

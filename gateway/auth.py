@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from starlette.requests import Request
 
-from feedback.store import Key, Keys
+from feedback.store import Key, Keys, StoreError
 from gateway.errors import ApiError
 from gateway.scopes import Scope
 
@@ -17,7 +17,11 @@ _CACHE_KEYS = 10_000
 
 
 class Auth:
-    """Looks keys up, and remembers them for two seconds. Operators are keys of `operator_tenant` only."""
+    """Looks keys up, and remembers them for two seconds. Operators are keys of `operator_tenant` only.
+
+    While the store does not answer, a key that was known before goes on working: whoever is served is served without
+    the store, and that is also where a key would be revoked.
+    """
 
     def __init__(self, keys: Keys, *, operator_tenant: str = "default") -> None:
         self._keys = keys
@@ -36,7 +40,7 @@ class Auth:
     async def admit(self, authorization: bytes, *scopes: Scope) -> Key:
         """The key in an `Authorization` header, which has one of the scopes.
 
-        Raises `ApiError`: 401 when it is missing, unknown, expired or revoked, 403 without a scope.
+        Raises `ApiError`: 401 when it is missing, unknown, expired or revoked, 403 without a scope; `StoreError`.
         """
         kind, _, secret = authorization.partition(b" ")
         key = await self._find(secret.strip()) if kind.lower() == b"bearer" else None
@@ -72,7 +76,13 @@ class Auth:
         key, until = self._cache.get(digest, (None, 0.0))
         if key is not None and time.monotonic() < until:
             return key
-        key = await asyncio.to_thread(self._keys.find, secret.decode("latin-1"))
+        known = key
+        try:
+            key = await asyncio.to_thread(self._keys.find, secret.decode("latin-1"))
+        except StoreError:
+            if known is None:
+                raise
+            key = known
         if key is None:
             self._cache.pop(digest, None)
             return None

@@ -38,16 +38,11 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason; under CI only a missing GPU is a reason.
-
-    Where several processes run tests (`-n`), each file stays in one, since its tests share what they start.
-    """
+    """Skip what this machine cannot run, with the reason; under CI only a missing GPU is a reason."""
     model = ROOT / "var" / "models" / "smollm2-135m" / "DIGEST"
     no_model = not model.is_file() and not os.environ.get("CI")
     no_gpu = not Path("/dev/nvidia0").exists()
     for item in items:
-        alone = item.get_closest_marker("vllm") is not None  # one at a time: each needs both cores and 5 GB
-        item.add_marker(pytest.mark.xdist_group("vllm" if alone else str(item.path)))
         if no_model and item.get_closest_marker("vllm"):
             item.add_marker(pytest.mark.skip(reason="the small model is not there: run `make setup`"))
         if no_gpu and item.get_closest_marker("gpu"):

@@ -18,7 +18,7 @@ from tools import knowledge
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("gateway", "agents", "tools", "feedback", "trainer", "deploy", "domains")
-NOT_MIRRORED = {"contracts", "e2e"}  # suites that several implementations inherit; tests of the whole
+NOT_MIRRORED = {"bench", "contracts", "e2e"}  # of scripts; that several implementations inherit; of the whole
 
 
 def pyproject() -> dict[str, Any]:

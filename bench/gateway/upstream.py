@@ -24,7 +24,12 @@ def _entry(token: str, number: int) -> dict[str, Any]:
 
 def _whole(*, exact: bool) -> bytes:
     tokens = [f" tok{number}" for number in range(TOKENS)]
-    message = {"role": "assistant", "content": "".join(tokens), "refusal": None, "tool_calls": []}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(tokens),
+        "refusal": None,
+        "tool_calls": [],
+    }
     logprobs = {"content": [_entry(token, number) for number, token in enumerate(tokens)]} if exact else None
     choice = {
         "index": 0,

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from alembic.util import CommandError
@@ -87,16 +88,16 @@ class Store:
         it is a record's own fault.
         """
         now = datetime.now(UTC)
-        letters = [
-            {"digest": hashlib.sha256(x.data).hexdigest(), "time": now, "reason": x.reason, "data": x.data}
-            for x in dead_letters
-        ]
         with self.writing() as connection:
-            kept, unwanted = admit(connection, events, [x.data for x in dead_letters])
+            kept, unwanted = admit(connection, events, [letter.data for letter in dead_letters])
+            letters = [
+                (hashlib.sha256(letter.data).hexdigest(), now, letter.reason, letter.data)
+                for letter in dead_letters
+                if letter.data not in unwanted
+            ]
             for kind, table in _TABLES.items():
-                rows = [_row(table, event) for event in kept if isinstance(event, kind)]
-                insert_new(connection, table, rows)
-            insert_new(connection, tables.dead_letters, [x for x in letters if x["data"] not in unwanted])
+                insert_new(connection, table, _rows(table, [x for x in kept if isinstance(x, kind)]))
+            insert_new(connection, tables.dead_letters, letters)
 
     def scrub(self) -> bool:
         """Leave nothing in SQLite's file of what was erased since the last time; False where there was nothing to do.
@@ -302,11 +303,11 @@ def _in_words(error: BaseException) -> str:
     return primary or " ".join(str(error).split())
 
 
-def _row(table: Table, event: AnyEvent) -> dict[str, Any]:
-    columns = {
-        column.name: getattr(event, column.name) for column in table.columns if column.name != "payload"
-    }
-    return {**columns, "payload": event.model_dump_json()}
+def _rows(table: Table, events: Sequence[AnyEvent]) -> list[tuple[Any, ...]]:
+    *asked, last = table.columns.keys()
+    assert last == "payload"
+    columns = attrgetter(*asked)
+    return [(*columns(event), event.model_dump_json()) for event in events]
 
 
 def newest_first() -> ColumnElement[int]:

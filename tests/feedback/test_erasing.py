@@ -51,7 +51,7 @@ class TestErasureOnPostgres(ErasureContract):
 
 def row_of(event):
     columns = {column.name: getattr(event, column.name, None) for column in requests.columns}
-    return columns | {"payload": event.model_dump_json()}
+    return tuple((columns | {"payload": event.model_dump_json()}).values())
 
 
 @given(st.lists(st.text("ab", max_size=2), min_size=1, max_size=4).map("/".join))

@@ -54,6 +54,17 @@ async def test_events_are_read_in_the_order_in_which_they_were_appended(outbox):
     assert [parse(body) for _, body in outbox.read(3)] == events[:3]
 
 
+async def test_large_events_are_read_a_few_at_a_time_and_the_largest_alone(outbox):
+    sizes = [1, 3 * 2**20, 5 * 2**20 - 1, 12 * 2**20, 1]
+    for size in sizes:
+        await outbox.append_encoded(bytes(size))
+    read = []
+    while found := outbox.read(100):
+        read.append([len(body) for _, body in found])
+        outbox.delete(found[-1][0])
+    assert read == [sizes[:3], [sizes[3]], [sizes[4]]]
+
+
 async def test_what_was_deleted_is_gone_and_the_rest_stays(outbox):
     events = [rating(f"r{n}") for n in range(5)]
     for event in events:

@@ -18,7 +18,7 @@ from feedback.delivery import delivering
 from tests.contracts.bus import as_json
 from tests.contracts.delivery import until
 from tests.contracts.samples import change, rating
-from tests.feedback.kafka.conftest import collected, collecting
+from tests.feedback.bus.kafka.conftest import collected, collecting
 from tests.servers import free_port_and_next, kafka_program
 
 

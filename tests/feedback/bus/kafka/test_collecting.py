@@ -17,7 +17,7 @@ from feedback.bus.kafka.records import Record
 from tests.contracts.bus import as_json
 from tests.contracts.delivery import until
 from tests.contracts.samples import rating, request
-from tests.feedback.kafka.conftest import collected, collecting, on_dead_letter_topic
+from tests.feedback.bus.kafka.conftest import collected, collecting, on_dead_letter_topic
 
 
 def process(options, tmp_path, before="pass"):

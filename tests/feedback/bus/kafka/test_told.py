@@ -9,7 +9,7 @@ from feedback import otlp
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.producer import Sender
 from feedback.bus.kafka.records import EVENT_TOPICS, Record, topics_collected
-from tests.feedback.kafka.conftest import collected, collecting, on_dead_letter_topic
+from tests.feedback.bus.kafka.conftest import collected, collecting, on_dead_letter_topic
 from tests.feedback.otlp.conftest import App
 
 

@@ -14,7 +14,7 @@ from feedback.collector import Collector
 from feedback.store import Store
 from tests.contracts.bus import as_json
 from tests.contracts.samples import change, model_call, rating, request
-from tests.feedback.kafka.conftest import collected, collecting
+from tests.feedback.bus.kafka.conftest import collected, collecting
 
 
 def on_topic(options, topic):
