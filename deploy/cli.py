@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import chat, keys, learn, machine, pipe, policies
+from deploy.commands import chat, keys, learn, machine, pipe, policies, query, store
 from deploy.errors import FlywheelError
 
 app = typer.Typer(
@@ -36,6 +36,8 @@ learn.add_to(app)
 policies.add_to(app)
 keys.add_to(app)
 pipe.add_to(app)
+store.add_to(app)
+query.add_to(app)
 
 
 @app.callback()

@@ -193,6 +193,11 @@ class Settings(BaseSettings):
         return self.var / "local-kafka"
 
     @property
+    def export(self) -> Path:
+        """What `flywheel export` writes and `flywheel query` reads, unless told otherwise."""
+        return self.var / "export"
+
+    @property
     def logs(self) -> Path:
         """What the processes print."""
         return self.var / "log"

@@ -1,7 +1,7 @@
 """How many rows are written at once. What is there already, or twice among them, is left as it is.
 
-Rows go in the order of their keys: two processes that write some of the same rows then wait for each other in one order,
-and never for each other at once.
+Rows go in the order of their keys: of two processes that write some of the same rows, one waits for the other and never
+each for each.
 """
 
 from collections.abc import Mapping, Sequence

@@ -64,11 +64,10 @@ class Replies:
         with self._store.writing() as connection:
             old = select(*_KEY).where(c.expires <= now).with_for_update(skip_locked=True)
             connection.execute(delete(replies).where(tuple_(*_KEY).in_(old)))
-            insert = upsert(connection, replies).values(**slip._asdict(), **fresh)
-            insert = insert.on_conflict_do_nothing().returning(c.holder)
+            insert = upsert(connection, replies).values(**slip._asdict(), **fresh).on_conflict_do_nothing()
             row = None
             while row is None:  # it may be released between the two
-                if connection.execute(insert).first() is not None:
+                if connection.execute(insert.returning(c.holder)).first() is not None:
                     return claim
                 row = connection.execute(select(replies).where(*_is(slip)).with_for_update()).one_or_none()
             if row.digest != digest:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -60,8 +60,11 @@ class Store:
         """
         try:
             engine = connect(url)
-            with _as_store_error(engine):
-                migrate(engine)
+            with ExitStack() as unless_all_is_well:
+                unless_all_is_well.callback(engine.dispose)
+                with _as_store_error(engine):
+                    migrate(engine)
+                unless_all_is_well.pop_all()
         except (OSError, ArgumentError, CommandError, StoreError) as error:
             raise StoreError(f"cannot open the store: {error}") from error
         return cls(engine)
@@ -129,7 +132,7 @@ class Store:
         Reads a page at a time and holds no transaction in between, however long the reader takes.
         """
         c = tables.requests.c
-        wanted = [c.tenant == tenant, *_between(c.time, since, until)]
+        wanted = [c.tenant == tenant, *between(c.time, since, until)]
         for column, value in (
             (c.agent, agent),
             (c.episode_id, episode_id),
@@ -161,7 +164,7 @@ class Store:
         """Every rating that matches, superseded ones too, oldest first, whether its request has landed or not."""
         c = tables.ratings.c
         query = select(c.payload).where(
-            *_ratings_of(tenant, request_id, name), *_between(c.time, since, until)
+            *_ratings_of(tenant, request_id, name), *between(c.time, since, until)
         )
         return self._ratings(query.order_by(c.time, c.event_id))
 
@@ -181,20 +184,13 @@ class Store:
         With `agent`, only ratings whose request, or of whose episode a request, has landed: it says who answered.
         """
         c = tables.ratings.c
-        episode = case(
-            (c.request_id.is_(None), c.episode_id)
-        )  # of a request, the episode is not always known
-        newest_first = func.row_number().over(
-            partition_by=(c.request_id, episode, c.call, c.rater, c.name),
-            order_by=(c.time.desc(), c.event_id.desc()),
-        )
         wanted = _ratings_of(tenant, request_id, name)
         if rater is not None:
             wanted.append(c.rater == rater)
         if agent is not None:
             wanted.append(of_agent(agent))
         ranked = (
-            select(c.time, c.event_id, c.payload, c.withdrawn, newest_first.label("rank"))
+            select(c.time, c.event_id, c.payload, c.withdrawn, newest_first().label("rank"))
             .where(*wanted)
             .subquery()
         )
@@ -281,9 +277,20 @@ def _row(table: Table, event: AnyEvent) -> dict[str, Any]:
     return {**columns, "payload": event.model_dump_json()}
 
 
-def _between(
+def newest_first() -> ColumnElement[int]:
+    """The place of a row of ratings among all that its rater said on the same target and metric; the last word is 1."""
+    c = tables.ratings.c
+    episode = case((c.request_id.is_(None), c.episode_id))  # of a request, the episode is not always known
+    return func.row_number().over(
+        partition_by=(c.tenant, c.request_id, episode, c.call, c.rater, c.name),
+        order_by=(c.time.desc(), c.event_id.desc()),
+    )
+
+
+def between(
     column: ColumnElement[Any], since: datetime | None, until: datetime | None
 ) -> list[ColumnElement[bool]]:
+    """From `since` (included) to `until` (not)."""
     bounds = []
     if since is not None:
         bounds.append(column >= since)

@@ -15,8 +15,10 @@ from tests.servers import database
 ROWS = 100_000
 _FILLED = {
     "requests": """
-        INSERT INTO requests (event_id, tenant, time, request_id, episode_id, agent, policy, caller, status, payload)
-        SELECT 'q' || n, 't' || (n % 2), {time}, 'r' || n, 'e' || (n / 4), 'a' || (n % 3), 'p', 'c', 'completed', :payload
+        INSERT INTO requests
+            (event_id, tenant, time, request_id, episode_id, agent, policy, caller, status, payload)
+        SELECT 'q' || n, 't' || (n % 2), {time}, 'r' || n, 'e' || (n / 4), 'a' || (n % 3),
+            'p', 'c', 'completed', :payload
         FROM numbers""",
     "ratings": """
         INSERT INTO ratings (event_id, tenant, time, request_id, episode_id, rater, name, source, withdrawn, payload)
@@ -88,4 +90,6 @@ def test_a_read_follows_an_index(large: Store, read: str):
     for plan in plans:
         assert re.search(r"Index (Only )?Scan|INDEX", plan), plan
         assert not re.search(r"Seq Scan|SCAN (requests|ratings)", plan), plan
-        assert read != "all requests of a tenant" or not re.search(r"^ *(->  )?Sort|B-TREE FOR ORDER", plan), plan
+        assert read != "all requests of a tenant" or not re.search(
+            r"^ *(->  )?Sort|B-TREE FOR ORDER", plan
+        ), plan

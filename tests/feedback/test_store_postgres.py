@@ -15,7 +15,7 @@ from feedback.store import Claim, DeadLetter, Replies, Slip, Slot, Spent, Store,
 from feedback.store.tables import metadata
 from tests.contracts.samples import at, model_call, rating, request
 from tests.contracts.store import StoreContract
-from tests.servers import database, libpq
+from tests.servers import libpq
 
 OPEN_AND_WRITE = """
 import sys
@@ -106,11 +106,15 @@ def test_the_store_recovers_when_the_server_has_cut_every_connection(postgres_st
 def test_a_connection_that_is_cut_in_the_middle_of_a_transaction_is_a_store_error_and_then_forgotten(
     postgres_store, postgres_url
 ):
-    with pytest.raises(StoreError), postgres_store.writing() as connection:
-        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        with psycopg.connect(libpq(postgres_url), autocommit=True) as other:
-            other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
-        connection.execute(text("SELECT 1"))
+    def cut_in_the_middle():
+        with postgres_store.writing() as connection:
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            with psycopg.connect(libpq(postgres_url), autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            connection.execute(text("SELECT 1"))
+
+    with pytest.raises(StoreError):
+        cut_in_the_middle()
     postgres_store.write([request()])
     assert postgres_store.counts()["requests"] == 1
 
@@ -164,7 +168,7 @@ def test_of_many_who_claim_one_request_at_once_exactly_one_answers(postgres_stor
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(type(claim) for claim in claims if isinstance(claim, Claim)) == [Claim]
+    assert sum(isinstance(claim, Claim) for claim in claims) == 1
     assert claims.count("in progress") == 5
 
 
@@ -177,7 +181,7 @@ def test_times_are_utc_whatever_the_session_or_the_year(postgres_store):
 
 def test_what_a_message_of_postgresql_quotes_of_a_row_is_not_repeated(postgres_store):
     with pytest.raises(StoreError) as error:
-        postgres_store.write([request()], [DeadLetter(b"a private matter", None)])
+        postgres_store.write([request()], [DeadLetter(b"a private matter", None)])  # type: ignore[arg-type]  # the fault
     assert "violates not-null" in str(error.value)
     assert "private" not in str(error.value)
 
@@ -185,7 +189,7 @@ def test_what_a_message_of_postgresql_quotes_of_a_row_is_not_repeated(postgres_s
 def test_both_databases_give_the_same_episodes(store, postgres_store):
     asked = [request(f"r{n}", time=at(n % 3)) for n in range(20)]
     said = [rating(f"r{n}", value=n % 2 == 0, time=at(n)) for n in range(10)]
-    said += [rating("r1", value=True, time=at(99)), rating(None, episode_id="e-r3", time=at(5))]
+    said += [rating("r1", value=True, time=at(99)), rating(request_id=None, episode_id="e-r3", time=at(5))]
     found = []
     for each in (store, postgres_store):
         each.write([*asked, *said])

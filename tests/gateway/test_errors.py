@@ -90,6 +90,12 @@ async def test_a_body_that_is_wrong_is_400_and_the_field_is_named(live: World) -
     assert not live.vllm.requests
 
 
+async def test_a_nul_in_the_url_is_refused_as_in_a_body(live: World) -> None:
+    for path in ("/v1/responses/a%00b", "/v1/feedback?request_id=a%00b"):
+        response = await live.http().get(path)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_value"), path
+
+
 _json = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -102,13 +102,10 @@ class Collecting:
     def _collect(self, records: _Records) -> None:
         batch = [record for found in records.values() for record in found]
         collected = self._collector.collect([record.value or b"" for record in batch])
-        reasons = {letter.data: letter.reason for letter in collected.letters}
         letters: list[Record] = []
-        for record in batch:
-            data = record.value or b""
-            if data in reasons:
-                origin = Origin(record.topic, record.partition, record.offset)
-                letters += dead_letter(data, reasons[data], self._options, origin)
+        for place, letter in collected.letters.items():
+            origin = Origin(batch[place].topic, batch[place].partition, batch[place].offset)
+            letters += dead_letter(letter.data, letter.reason, self._options, origin)
         if letters:
             self._sender.send(letters)
 
