@@ -26,7 +26,7 @@ HOW_TO_GET_ONE = (
     "(https://kafka.apache.org/downloads), name its folder in KAFKA_HOME and install Java 17, or install Docker"
 )
 _HEAP = "KAFKA_HEAP_MAX"  # environment variable: most memory of Java's, e.g. 384m
-_READY_SECONDS = 90.0
+_READY_SECONDS = 120.0
 _ANSWER_SECONDS = 2.0
 # Protocol guide, "Metadata" version 1, about no topic: key, version, correlation id, no client id, no topics.
 _METADATA = struct.pack(">hhihi", 3, 1, 1, -1, 0)
@@ -46,8 +46,8 @@ def program(data: Path, port: int, *, logs: Path, durable: bool = True) -> Progr
     home = os.environ.get("KAFKA_HOME")
     if home:
         command = _from_folder(Path(home), data, port)
-    elif shutil.which("docker"):
-        command = _in_docker(data, port, durable=durable)
+    elif (docker := shutil.which("docker")) is not None:
+        command = _in_docker(docker, data, port, durable=durable)
     else:
         raise FlywheelError(HOW_TO_GET_ONE)
     return Program(
@@ -82,7 +82,7 @@ def _from_folder(home: Path, data: Path, port: int) -> Sequence[str]:
     data.chmod(0o700)  # what people ask and answer is in it
     storage.mkdir(exist_ok=True)
     file = data.absolute() / "server.properties"
-    told = _properties(port) | {"log.dirs": str(storage)}
+    told = properties(port) | {"log.dirs": str(storage)}
     file.write_text("".join(f"{name}={value}\n" for name, value in told.items()))
     if not (storage / "meta.properties").is_file():
         _format(run, file)
@@ -101,20 +101,23 @@ def _format(run: Sequence[str], file: Path) -> None:
         )
 
 
-def _in_docker(data: Path, port: int, *, durable: bool) -> Sequence[str]:
+def _in_docker(docker: str, data: Path, port: int, *, durable: bool) -> Sequence[str]:
     data.mkdir(parents=True, exist_ok=True)
     name = f"flywheel-kafka-{hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]}"
-    told = _properties(port) | {"log.dirs": "/var/lib/kafka/data"}
+    subprocess.run(
+        (docker, "rm", "--force", name), capture_output=True, check=False
+    )  # one whose guard was killed
+    told = properties(port) | {"log.dirs": "/var/lib/kafka/data"}
     volume = ("--volume", f"{name}:/var/lib/kafka/data") if durable else ()
     variables = [
         word
         for setting, value in told.items()
         for word in ("--env", f"KAFKA_{setting.upper().replace('.', '_')}={value}")
     ]
-    return ("docker", "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
+    return (docker, "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
 
 
-def _properties(port: int) -> dict[str, str]:
+def properties(port: int) -> dict[str, str]:
     """What makes a single node of it: nothing is replicated, and a client need not wait for others to join."""
     return {
         "process.roles": "broker,controller",
@@ -134,9 +137,10 @@ def _properties(port: int) -> dict[str, str]:
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
         "auto.create.topics.enable": "false",
-        # After a kill, a broker is kept out for as long as its last session lasts: 9 s by default.
-        "broker.session.timeout.ms": "2000",
-        "broker.heartbeat.interval.ms": "400",
+        # After a kill, a broker is kept out for as long as its last session lasts, 9 s by default. On a machine that
+        # is busy with other things it is also kept out when it is late for so long (seen with 2 s).
+        "broker.session.timeout.ms": "6000",
+        "broker.heartbeat.interval.ms": "1000",
     }
 
 

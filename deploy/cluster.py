@@ -1,12 +1,18 @@
 """A Kafka cluster as the operator wants to see it: who is there, what lies on our topics, and who reads it."""
 
+import time
 from typing import NamedTuple, get_args
 
 from kafka import KafkaAdminClient
+from kafka.errors import CoordinatorNotAvailableError, GroupIdNotFoundError
 
 from feedback.bus.kafka.clients import as_bus_error, opened
 from feedback.bus.kafka.lag import lag
 from feedback.bus.kafka.options import KafkaOptions, Topic
+
+_FIRST_SECONDS = (
+    10.0  # in which a new cluster, asked for a group for the first time, makes its topic of groups
+)
 
 
 class TopicState(NamedTuple):
@@ -34,7 +40,7 @@ def look(options: KafkaOptions) -> Cluster:
         try:
             brokers = [f"{broker['host']}:{broker['port']}" for broker in admin.describe_cluster()["brokers"]]
             there = [topic for topic in admin.describe_topics(names) if not topic["error_code"]]
-            members = admin.describe_groups([options.group])[options.group]["members"]
+            collectors = _members(admin, options.group)
         finally:
             admin.close()
     behind = lag(options) if there else {}
@@ -47,4 +53,17 @@ def look(options: KafkaOptions) -> Cluster:
         )
         for topic in there
     ]
-    return Cluster(brokers, sorted(topics), len(members))
+    return Cluster(brokers, sorted(topics), collectors)
+
+
+def _members(admin: KafkaAdminClient, group: str) -> int:
+    until = time.monotonic() + _FIRST_SECONDS
+    while True:
+        try:
+            return len(admin.describe_groups([group])[group]["members"])
+        except GroupIdNotFoundError:  # nobody has ever been in it
+            return 0
+        except CoordinatorNotAvailableError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)

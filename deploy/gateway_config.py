@@ -23,6 +23,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         operator_tenant=settings.gateway.operator_tenant,
         outbox_path=settings.feedback.outbox,
         delivery_process=True,
+        kafka=settings.kafka,
         telemetry=settings.telemetry,
         max_body_bytes=settings.gateway.max_body_bytes,
         bounds=settings.bounds,

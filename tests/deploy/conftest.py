@@ -3,13 +3,17 @@
 import json
 import socket
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from deploy import cli
 from deploy.process import Program, at
 from deploy.settings import Settings, load
 
@@ -86,3 +90,46 @@ def of_folder(folder: Path) -> list[psutil.Process]:
         if (named or process.pid in pids) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings) -> Any:
+    """`flywheel WORDS…` with these settings, in this process."""
+
+    def run(*words: str) -> Result:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(
+            sys, "argv", ["flywheel", "--config", str(settings.root / "flywheel.toml"), *words]
+        )
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        code = end.value.code
+        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def piped(settings: Settings, kafka_broker: str, fresh_database: str) -> Settings:
+    """The same settings with Kafka and PostgreSQL; topics and database are the test's own."""
+    prefix = f"t{uuid.uuid4().hex}"
+    file = settings.root / "flywheel.toml"
+    kafka = f"bootstrap_servers = {json.dumps(kafka_broker.split(','))}\npartitions = 2"
+    more = f"""
+        [kafka]
+        {kafka}
+        prefix = "{prefix}"
+        group = "{prefix}"
+        [feedback]
+        store_url = {json.dumps(fresh_database)}
+        """
+    file.write_text(file.read_text() + more)
+    return load(file)

@@ -76,31 +76,6 @@ def with_key(settings: Settings) -> None:
     settings.key_file.write_text("fw-secret\n")
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings) -> Any:
-    """`flywheel WORDS…` with these settings, in this process."""
-
-    def run(*words: str) -> Result:
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(
-            sys, "argv", ["flywheel", "--config", str(settings.root / "flywheel.toml"), *words]
-        )
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        code = end.value.code
-        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return run
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(run: Any, command: str):
     result = run(command, "--help")
