@@ -109,13 +109,10 @@ class Collecting:
             self._sender.send(self._told.records(told))
             batch = [record for record in batch if record.topic != self._told.topic]
         collected = self._collector.collect([record.value or b"" for record in batch])
-        reasons = {letter.data: letter.reason for letter in collected.letters}
         letters: list[Record] = []
-        for record in batch:
-            data = record.value or b""
-            if data in reasons:
-                origin = Origin(record.topic, record.partition, record.offset)
-                letters += dead_letter(data, reasons[data], self._options, origin)
+        for place, letter in collected.letters.items():
+            origin = Origin(batch[place].topic, batch[place].partition, batch[place].offset)
+            letters += dead_letter(letter.data, letter.reason, self._options, origin)
         if letters:
             self._sender.send(letters)
 

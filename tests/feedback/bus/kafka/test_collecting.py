@@ -72,7 +72,12 @@ async def test_a_collector_that_is_killed_before_it_commits_its_place_costs_noth
 ):
     """The store has the batch, the group does not know: the next reads it again."""
     await bus.publish([*as_json(*(rating(f"r{n}") for n in range(50))), b"rubbish"])
-    dies = "import os, kafka; kafka.KafkaConsumer.commit = lambda *_, **__: os.kill(os.getpid(), 9)"
+    sooner = (
+        "import feedback.bus.kafka.collecting as c; c._SESSION_MS = 6_000"  # the least that brokers allow
+    )
+    dies = (
+        f"{sooner}; import os, kafka; kafka.KafkaConsumer.commit = lambda *_, **__: os.kill(os.getpid(), 9)"
+    )
     code, _ = end(process(options, tmp_path, dies))
     assert code == -signal.SIGKILL
     written = store.counts()

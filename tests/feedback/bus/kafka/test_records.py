@@ -17,7 +17,7 @@ EVENTS: dict[str, list[events.AnyEvent]] = {
     "ratings": [
         rating(),
         rating(episode_id="e"),
-        rating(request_id=None, episode_id="e"),
+        events.Rating(rater="ann", episode_id="e", value=True),
         rating(episode_id=""),
     ],
     "policies": [change("sql-analyst@1", "candidate")],
