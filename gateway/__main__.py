@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from feedback.store import Store, StoreError
 from gateway.config import ConfigError, GatewayConfig
 from gateway.listener import bound
 from gateway.workers.parent import oversee
@@ -24,7 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = GatewayConfig.load(path)
         listener = bound(config.host, config.port)
-    except ConfigError as error:
+        Store.open(
+            config.store_url
+        ).close()  # migrated once, by the parent; and said in a line where it cannot be
+    except (ConfigError, StoreError, ValueError) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
     if config.processes > 1:

@@ -25,7 +25,17 @@ _MARK = "CHAOS_TEST"
 
 def start(reports: Path, *options: str, mark: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        (sys.executable, "-m", "bench.chaos", "--reports", str(reports), *options),
+        # A shell has what it starts in the background ignore Ctrl-C, these tests perhaps, and it would be inherited.
+        (
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "bench.chaos",
+            "--reports",
+            str(reports),
+            *options,
+        ),
         cwd=ROOT,
         env={**os.environ, _MARK: mark, "KAFKA_HEAP_MAX": os.environ.get("KAFKA_HEAP_MAX", "384m")},
         stdout=subprocess.PIPE,
