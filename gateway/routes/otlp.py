@@ -14,7 +14,11 @@ router = APIRouter(tags=["telemetry"])
 
 def _exchanges(sent: str, got: str, field: str) -> dict[str, Any]:
     """What a route of OTLP takes and answers; its messages are described by OpenTelemetry, not here."""
-    export = {"title": sent, "type": "object", "properties": {field: {"type": "array"}}}
+    export = {
+        "title": sent,
+        "type": "object",
+        "properties": {field: {"type": ["array", "null"]}},
+    }  # protobuf's JSON: null is unset
     packed = {"title": f"{sent}Protobuf", "type": "string", "format": "binary"}
     return {
         "openapi_extra": {

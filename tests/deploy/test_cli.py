@@ -304,7 +304,7 @@ def test_a_key_can_be_made_listed_and_revoked_without_a_gateway(run: Any):
 def test_an_unknown_scope_is_refused(run: Any):
     result = run("keys", "create", "ada", "--scope", "root")
     assert result.code == 1
-    assert "there are invoke, rate, review, operate, admin" in result.err
+    assert "there are invoke, ingest, rate, review, operate, admin, erase" in result.err
 
 
 def test_only_operators_can_be_given_what_all_tenants_share(run: Any):

@@ -44,6 +44,7 @@ async def test_a_rating_just_after_the_answer_is_taken_and_lands(live: World) ->
         "name": "correct",
         "rater": "ann",
         "rater_kind": "human",
+        "redacted": [],
         "call": None,
         "episode_id": response.headers.get("x-episode-id") or rating["episode_id"],
     }

@@ -187,7 +187,10 @@ async def test_a_dead_letter_has_its_reason_and_says_where_it_lay(options, bus, 
 
 async def test_events_of_every_version_arrive_as_they_were(options, bus, store, root):
     files = sorted((root / "tests/feedback/data").glob("events_v*.jsonl"))
-    bodies = [line for file in files for line in file.read_bytes().splitlines()]
+    lines = [line for file in files for line in file.read_bytes().splitlines()]
+    bodies = [
+        line for line in lines if not isinstance(events.parse(line), events.Erased)
+    ]  # it would take others along
     with collecting(options, store):
         await bus.publish(bodies)
         await collected(options)
