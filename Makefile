@@ -43,7 +43,7 @@ up: $(READY)  ## Start vLLM and the gateway (KAFKA=1: with Kafka and PostgreSQL,
 	$(BIN)/flywheel up $(if $(KAFKA),--kafka)
 
 test: $(READY)  ## Run every test, with the real vLLM too
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # the longest files are not the last
 
 check: $(STAMP)  ## Format, lint, types, layers
 	$(BIN)/ruff format --check .

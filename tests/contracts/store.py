@@ -1,10 +1,15 @@
 """What every store must do. A subclass has the fixture `store`: an empty one, open."""
 
+import subprocess
+import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from feedback.events import CLIENT_ID, AnyEvent
 from feedback.policies import told_policy
@@ -27,13 +32,58 @@ from feedback.store import (
     Unfinished,
     Usage,
 )
+from feedback.store.tables import metadata
 from tests.contracts.samples import at, change, rating, request
 
 NOW = datetime.now(UTC)
 SLIP = Slip("t", "k", "n")
 
 
+OPEN_AND_WRITE = """
+import sys
+from feedback.store import Store
+from tests.contracts.samples import request
+print("ready", flush=True)
+for url in sys.stdin:
+    store = Store.open(url.strip())
+    store.write([request(f"{sys.argv[1]}-{n}") for n in range(20)])
+    store.close()
+    print("done", flush=True)
+"""
+
+
+def open_at_once(urls: Iterable[str]) -> None:
+    """Three processes open each of these new stores at once and write to it; all must succeed."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AND_WRITE, str(n)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"  # all is imported
+    for url in urls:
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write(f"{url}\n")
+            process.stdin.flush()
+        for process in started:
+            assert process.stdout is not None and process.stdout.readline() == "done\n"
+        store = Store.open(url)
+        assert store.counts()["requests"] == 60
+        store.close()
+    for process in started:
+        process.communicate()
+
+
 class StoreContract:
+    def test_the_migrations_make_the_tables_that_the_code_describes(self, store: Store):
+        with store.reading() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
     def test_an_event_is_read_as_it_was_written(self, store: Store):
         asked = request(metadata={"purpose": "chat"}, error=None, trace_id="ab" * 16)
         store.write([asked])
