@@ -24,10 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         config = GatewayConfig.load(path)
+        # Migrated once, before there are several processes; and what cannot be opened is told in a line.
+        Store.open(config.store_url).close()
         listener = bound(config.host, config.port)
-        Store.open(
-            config.store_url
-        ).close()  # migrated once, by the parent; and said in a line where it cannot be
     except (ConfigError, StoreError, ValueError) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
