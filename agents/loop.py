@@ -21,6 +21,7 @@ from agents.model import Delta, Model, ModelError, ModelRequest
 from feedback.events import Call, Message, ModelCall, Sampling, ToolCall
 from tools.errors import ToolError
 from tools.knowledge import Context, Kind, Knowledge
+from tools.toolbox import Toolbox
 
 RETRIEVAL = "retrieve"  # the name under which a retrieval is recorded
 
@@ -32,6 +33,21 @@ class Finished:
     text: str
     finish_reason: str
     calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True)
+class ToolStarted:
+    """The model has called a tool. Its `ToolCall` follows when it is over, in the order in which they started.
+
+    `arguments` is what the model wrote: JSON, or what was to be JSON.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+Step = Delta | ToolStarted | ToolCall | Finished
 
 
 class EpisodeError(Exception):
@@ -55,7 +71,8 @@ async def run(
     knowledge: Knowledge,
     sampling: Sampling,
     seconds: float | None = None,
-) -> AsyncIterator[Delta | ToolCall | Finished]:
+    tools: Toolbox | None = None,
+) -> AsyncIterator[Step]:
     """Answer the last user message. Raises `EpisodeError`; yields what is done as it is done, then one `Finished`.
 
     `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`, or sooner
