@@ -197,7 +197,8 @@ class Invoker:
         except EpisodeError as error:
             if error.code == "policy_not_loaded":
                 self._keeper.suspect()
-            outcome = _Outcome("failed", None, f"{error.code}: {error}", error.calls, error.code)
+            calls = invocation.progress.cut_short(f"stopped, as the request failed ({error.code})")
+            outcome = _Outcome("failed", None, f"{error.code}: {error}", calls, error.code)
             raise
         except asyncio.CancelledError:
             why = "the client went away, or cancelled it"
