@@ -116,7 +116,8 @@ class AgentsSection(_Section):
 
     folders: tuple[Path, ...] = Field((Path("agents/sql_analyst"),), min_length=1)
     turns: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
-        {}, description="Model calls of an agent, by its name, in place of its manifest's; 1: it calls no tools."
+        {},
+        description="Model calls of an agent, by its name, in place of its manifest's; 1: it calls no tools.",
     )
 
 

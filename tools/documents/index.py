@@ -63,8 +63,9 @@ class Index:
         try:
             expression = re2.compile(pattern, options)
         except re2.error as error:
-            reason = error.args[0].decode() if error.args else "it cannot be used"
-            raise ToolError(f"not a regular expression of RE2's syntax: {reason}") from error
+            raise ToolError(f"not a regular expression of RE2's syntax: {error.args[0].decode()}") from error
+        except UnicodeEncodeError as error:
+            raise ToolError("a regular expression holds no halves of surrogate pairs") from error
         found = (Span(*match.span()) for match in expression.finditer(self.document.text))
         return list(islice((span for span in found if span.end > span.start), MOST_MATCHES))
 
@@ -78,9 +79,11 @@ class Index:
         found: dict[Span, float] = {}
         for start, window in _windows(self.folded.text, len(wanted)):
             like: Any = fuzz.partial_ratio_alignment(wanted, window, score_cutoff=LIKENESS)
-            if like is not None and like.dest_end > like.dest_start:
-                span = self.folded.span(start + like.dest_start, start + like.dest_end)
-                found[span] = max(like.score, found.get(span, 0.0))
+            if like is None or not (piece := window[like.dest_start : like.dest_end]).strip():
+                continue
+            first = start + like.dest_start + len(piece) - len(piece.lstrip())
+            span = self.folded.span(first, first + len(piece.strip()))
+            found[span] = max(like.score, found.get(span, 0.0))
         best = nlargest(limit * 2, found, key=lambda span: (found[span], -span.start))
         return _apart(best)[:limit]
 

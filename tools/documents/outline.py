@@ -21,6 +21,7 @@ _LEADERS = re.compile(
 )  # dots to a number: a table of contents
 _SMALL = frozenset("a an and as at by for from in of on or other the to under upon with without".split())
 _SENTENCE_ENDS = (".", ":", ";", "!", "?", "”", '"', ")", "]")
+_FULL_LINE = 45  # characters, from which on a sentence may have been broken at its end
 _RUNNING = 3  # times that a line is repeated which is no heading but a page's header
 
 
@@ -79,7 +80,7 @@ def _on_page(number: int, text: str) -> Iterator[Heading]:
             goes_on = False
             continue
         heading = None if goes_on else _heading(number, line)
-        goes_on = heading is None and not line.endswith(_SENTENCE_ENDS)
+        goes_on = heading is None and len(line) >= _FULL_LINE and not line.endswith(_SENTENCE_ENDS)
         if named is not None:
             has_title = heading is not None and heading.level == 1 and not _NAMED.match(line)
             yield Heading(number, f"{named.text} {line}", 1) if has_title else named

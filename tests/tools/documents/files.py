@@ -11,6 +11,7 @@ from docx.enum.text import WD_BREAK
 def pdf(pages: Sequence[str], *, trailer: str = "") -> bytes:
     """A PDF with these pages, a line of text for each line. ISO 32000-1, annex H has such a file."""
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
+    font = "/Resources << /Font << /F1 3 0 R >> >>"
     objects = [
         "<< /Type /Catalog /Pages 2 0 R >>",
         f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
@@ -21,8 +22,7 @@ def pdf(pages: Sequence[str], *, trailer: str = "") -> bytes:
         lines = "".join(f"({line}) Tj T*\n" for line in escaped.splitlines())
         stream = f"BT /F1 9 Tf 11 TL 50 800 Td\n{lines}ET"
         objects += [
-            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] "
-            f"/Resources << /Font << /F1 3 0 R >> >> /Contents {5 + 2 * number} 0 R >>",
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] {font} /Contents {5 + 2 * number} 0 R >>",
             f"<< /Length {len(stream.encode('cp1252'))} >>\nstream\n{stream}\nendstream",
         ]
     out, offsets = b"%PDF-1.4\n", []
