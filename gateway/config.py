@@ -195,6 +195,9 @@ class GatewayConfig(BaseModel):
     )
     databases: Databases = Field({}, description="Databases that agents may read, by name.")
     documents: DocumentsOptions = DocumentsOptions()
+    mcp_server: bool = Field(
+        default=False, description="Offer the agents and their tools at /mcp to whoever speaks MCP."
+    )
     mcp: McpServers = Field({}, description="MCP servers whose tools agents may call, by name.")
     embedding: EmbeddingOptions = Field(
         EmbeddingOptions(), description="What makes texts searchable by meaning."
