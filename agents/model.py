@@ -2,18 +2,24 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from feedback.events import Message, ModelCall, Sampling
+from tools.tool import ToolSpec
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """One generation: the messages, the JSON schema that the text must follow (None: free), and how to sample."""
+    """One generation: the messages, the JSON schema that the text must follow (None: free), and how to sample.
+
+    `tools` stand in the prompt whatever `tool_choice` says, so that the prompts of an episode begin alike.
+    """
 
     messages: tuple[Message, ...]
     response_schema: dict[str, Any] | None
     sampling: Sampling
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: Literal["auto", "none", "required"] = "auto"
 
 
 class Token(NamedTuple):
@@ -25,10 +31,14 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of the text, as it is generated; `tokens` is empty where the model does not say what it consists of."""
+    """A piece of the text, as it is generated; `tokens` is empty where the model does not say what it consists of.
+
+    `final`: it is part of the answer. A model does not know and says so of everything; the loop says it of what is.
+    """
 
     text: str
     tokens: tuple[Token, ...] = ()
+    final: bool = True
 
 
 class ModelError(Exception):

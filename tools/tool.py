@@ -1,11 +1,21 @@
 """What an agent may do: a tool says what it takes, does it, and answers in words that a model reads."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from tools.errors import ToolError
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """What a model is told of a tool; see `Tool`."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
 
 
 class Tool(Protocol):
