@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import agents, chat, documents, keys, learn, machine, pipe, policies, privacy, query, store
+from deploy.commands import (
+    agents,
+    chat,
+    documents,
+    keys,
+    learn,
+    machine,
+    pipe,
+    policies,
+    privacy,
+    query,
+    store,
+)
 from deploy.errors import FlywheelError
 
 app = typer.Typer(

@@ -12,6 +12,7 @@ from tools.arguments import nearest
 TOOLS: Mapping[str, tuple[str, ...]] = {  # what there is to offer
     "sql": ("run_sql", "list_tables", "describe_table", "sample_values"),
     "documents": ("select_pages", "search_text", "search_meaning"),
+    "knowledge": ("search_knowledge",),
 }
 
 
@@ -68,6 +69,12 @@ def _faults(agent: Agent, sources: Sources) -> Iterator[Fault]:
         if own.documents.source is not None:
             message = "each tenant has one library, and a request names its document: leave source out"
             yield Fault(("tools", "documents", "source"), message)
+    if own.knowledge is not None:
+        yield from _offered(own.knowledge, "knowledge")
+        if own.knowledge.source is not None:
+            yield Fault(
+                ("tools", "knowledge", "source"), "there is one knowledge, of [knowledge]: leave source out"
+            )
     for name in own.mcp:
         if name not in sources.mcp:
             message = f"there is no [mcp.{name}] in flywheel.toml: {nearest(name, sources.mcp)}"

@@ -15,10 +15,11 @@ from agents.manifest import Agent, McpTools, ToolSource
 from gateway.config import GatewayConfig
 from gateway.errors import ApiError
 from gateway.sources import open_to
-from tools import documents, sql
+from tools import documents, knowledge, sql
 from tools.documents.library import Library, UnknownDocumentError
 from tools.embedding import Embedder, EmbeddingError, EmbeddingOptions, open_embedder
 from tools.errors import ToolUnavailableError
+from tools.knowledge import Knowledge
 from tools.mcp.options import McpError
 from tools.mcp.server import McpServer
 from tools.tool import Tool
@@ -46,11 +47,13 @@ class Tooling:
         databases: Mapping[str, sql.Source],
         library: Library,
         servers: Mapping[str, McpServer],
+        knowledge: Callable[[str], Knowledge],
     ) -> None:
         self._config = config
         self._databases = databases
         self._library = library
         self._servers = servers
+        self._knowledge = knowledge
         self._boxes: OrderedDict[tuple[str, ...], Toolbox] = OrderedDict()
 
     async def toolbox(self, agent: Agent, metadata: Mapping[str, str], tenant: str) -> Toolbox | None:
@@ -67,6 +70,8 @@ class Tooling:
             boxes.append(await self._sql(agent, own.sql, metadata, tenant))
         if own.documents is not None:
             boxes.append(await self._documents(agent, own.documents, metadata, tenant))
+        if own.knowledge is not None:
+            boxes.append(await self._known(agent, own.knowledge, tenant))
         return Toolbox.of(*boxes) if boxes else None
 
     async def warm(self, agent: Agent) -> None:
@@ -109,6 +114,14 @@ class Tooling:
 
         return await self._box((agent.name, "documents", tenant, entry.id), section, make)
 
+    async def _known(self, agent: Agent, section: ToolSource, tenant: str) -> Toolbox:
+        seen = self._knowledge(tenant)
+
+        async def make() -> list[Tool]:
+            return _offered(knowledge.tools(seen), section)
+
+        return await self._box((agent.name, "knowledge", tenant, seen.digest), section, make)
+
     async def _mcp(self, agent: Agent, name: str, section: McpTools, tenant: str) -> Toolbox:
         if not self._config.mcp[name].open_to(tenant):
             message = f"{agent.name} works with {name}, which is not open to your tenant. Ask the operator."
@@ -138,8 +151,13 @@ class Tooling:
 
 
 @asynccontextmanager
-async def tooling(config: GatewayConfig, agents: Iterable[Agent]) -> AsyncIterator[Tooling]:
-    """The sources that are configured, open for as long as the block lasts."""
+async def tooling(
+    config: GatewayConfig, agents: Iterable[Agent], knowledge_of: Callable[[str], Knowledge]
+) -> AsyncIterator[Tooling]:
+    """The sources that are configured, open for as long as the block lasts.
+
+    `knowledge_of` gives what a tenant may know now.
+    """
     used = [agent for agent in agents if agent.limits.turns > 1]
     async with AsyncExitStack() as stack:
         databases = {name: sql.Source(name, options) for name, options in config.databases.items()}
@@ -148,7 +166,7 @@ async def tooling(config: GatewayConfig, agents: Iterable[Agent]) -> AsyncIterat
             stack.push_async_callback(source.close)
         reads = any(agent.tools.documents is not None for agent in used)
         embedder = await asyncio.to_thread(_embedder, config.embedding) if reads else None
-        tools = Tooling(config, databases, Library(config.documents.folder, embedder), servers)
+        tools = Tooling(config, databases, Library(config.documents.folder, embedder), servers, knowledge_of)
         for agent in used:
             await tools.warm(agent)
         yield tools
