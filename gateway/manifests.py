@@ -19,8 +19,15 @@ TOOLS: Mapping[str, tuple[str, ...]] = {  # what there is to offer
 class Sources(Protocol):
     """What is configured for agents' tools: a gateway's configuration, or the settings it is made from."""
 
-    databases: Mapping[str, DatabaseSource]
-    mcp: Mapping[str, McpSource]
+    @property
+    def databases(self) -> Mapping[str, DatabaseSource]:
+        """Databases, by name."""
+        ...
+
+    @property
+    def mcp(self) -> Mapping[str, McpSource]:
+        """MCP servers, by name."""
+        ...
 
 
 def load(folders: Iterable[Path], turns: Mapping[str, int], sources: Sources) -> dict[str, Agent]:

@@ -16,7 +16,7 @@ from gateway.config import GatewayConfig
 from gateway.errors import ApiError
 from gateway.sources import open_to
 from tools import documents, knowledge, sql
-from tools.documents.library import Library, UnknownDocumentError
+from tools.documents.library import Entry, Library, UnknownDocumentError
 from tools.embedding import Embedder, EmbeddingError, EmbeddingOptions, open_embedder
 from tools.errors import ToolUnavailableError
 from tools.knowledge import Knowledge
@@ -100,11 +100,8 @@ class Tooling:
         self, agent: Agent, section: ToolSource, metadata: Mapping[str, str], tenant: str
     ) -> Toolbox:
         asked = metadata.get("document")
-        try:
-            entry = asked and await asyncio.to_thread(self._library.find, asked, tenant)
-        except UnknownDocumentError:
-            entry = None
-        if not asked or not entry:
+        entry = None if asked is None else await asyncio.to_thread(self._found, asked, tenant)
+        if entry is None:
             entries = await asyncio.to_thread(self._library.entries, tenant)
             raise _refused(agent, "document", asked, sorted({entry.name for entry in entries}))
 
@@ -113,6 +110,12 @@ class Tooling:
             return _offered(await asyncio.to_thread(read), section)
 
         return await self._box((agent.name, "documents", tenant, entry.id), section, make)
+
+    def _found(self, document: str, tenant: str) -> Entry | None:
+        try:
+            return self._library.find(document, tenant)
+        except UnknownDocumentError:
+            return None
 
     async def _known(self, agent: Agent, section: ToolSource, tenant: str) -> Toolbox:
         seen = self._knowledge(tenant)
@@ -162,8 +165,10 @@ async def tooling(
     async with AsyncExitStack() as stack:
         databases = {name: sql.Source(name, options) for name, options in config.databases.items()}
         servers = {name: McpServer(name, options) for name, options in config.mcp.items()}
-        for source in (*databases.values(), *servers.values()):
-            stack.push_async_callback(source.close)
+        for database in databases.values():
+            stack.push_async_callback(database.close)
+        for server in servers.values():
+            stack.push_async_callback(server.close)
         reads = any(agent.tools.documents is not None for agent in used)
         embedder = await asyncio.to_thread(_embedder, config.embedding) if reads else None
         tools = Tooling(config, databases, Library(config.documents.folder, embedder), servers, knowledge_of)
