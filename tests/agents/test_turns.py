@@ -195,7 +195,7 @@ class Slow:
             raise
         finally:
             self.running -= 1
-        return arguments["of"]
+        return str(arguments["of"])
 
 
 async def test_a_tool_leaves_the_model_time_to_answer(start: Any):
