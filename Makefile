@@ -8,6 +8,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 SEED ?= 0
 MINUTES ?= 10
 SHARE ?= 0.8
+KILLS ?= 50
+RATE ?= 200
 GPU ?= $(if $(wildcard .venv/.installed-gpu),1)
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(GPU),-gpu)
@@ -24,9 +26,9 @@ INSTALLED_WITH_TORCH := torch cuda-bindings cuda-pathfinder cuda-toolkit nvidia-
 # Amazon's SDK, without which only Amazon's models fail.
 FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-  --generate-hashes --no-annotate --quiet --extra kafka --extra postgres --extra query --extra train --extra dev $(if $(UPGRADE),--upgrade)
+  --generate-hashes --no-annotate --quiet --extra kafka --extra postgres --extra query --extra redaction --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo up test check e2e clients bench bench-gateway bench-feedback soak lock clean
+.PHONY: help setup demo up test check e2e clients bench bench-gateway bench-feedback soak chaos lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +43,7 @@ up: $(READY)  ## Start vLLM and the gateway (KAFKA=1: with Kafka and PostgreSQL,
 	$(BIN)/flywheel up $(if $(KAFKA),--kafka)
 
 test: $(READY)  ## Run every test, with the real vLLM too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # the longest files are not the last
 
 check: $(STAMP)  ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -65,6 +67,9 @@ bench-feedback: $(STAMP)  ## Compare each leg of an event's way with bare librar
 
 soak: $(READY)  ## Ten minutes near capacity: is memory flat and nothing lost? (MINUTES=10 SHARE=0.8)
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --share $(SHARE)
+
+chaos: $(STAMP)  ## Kill, cut and fill everything under load: is nothing acknowledged lost? (SEED=0 KILLS=50 RATE=200)
+	$(BIN)/python -m bench.chaos --seed $(SEED) --kills $(KILLS) --rate $(RATE)
 
 lock: $(STAMP)  ## Lock what pyproject.toml asks for, with hashes (UPGRADE=1: the newest that it admits)
 	$(LOCK) --extra serve-cpu -o requirements.lock \

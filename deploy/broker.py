@@ -11,7 +11,7 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -26,7 +26,7 @@ HOW_TO_GET_ONE = (
     "(https://kafka.apache.org/downloads), name its folder in KAFKA_HOME and install Java 17, or install Docker"
 )
 _HEAP = "KAFKA_HEAP_MAX"  # environment variable: most memory of Java's, e.g. 384m
-_READY_SECONDS = 90.0
+_READY_SECONDS = 120.0
 _ANSWER_SECONDS = 2.0
 # Protocol guide, "Metadata" version 1, about no topic: key, version, correlation id, no client id, no topics.
 _METADATA = struct.pack(">hhihi", 3, 1, 1, -1, 0)
@@ -37,17 +37,21 @@ def named() -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "").split(","))))
 
 
-def program(data: Path, port: int, *, logs: Path, durable: bool = True) -> Program:
+def program(
+    data: Path, port: int, *, logs: Path, durable: bool = True, advertised: int | None = None
+) -> Program:
     """A broker at `127.0.0.1:port`, with a controller at the port after it. Raises `FlywheelError` without one to run.
 
     What it holds is in `data` (with Docker: in a volume named after it), and there again at the next start; not
-    `durable` asks for less. Blocks, the first time for some seconds: the storage is formatted.
+    `durable` asks for less. `advertised` is the port that clients are sent to, where they must go through another's.
+    Blocks, the first time for some seconds: the storage is formatted.
     """
     home = os.environ.get("KAFKA_HOME")
+    told = properties(port, advertised)
     if home:
-        command = _from_folder(Path(home), data, port)
-    elif shutil.which("docker"):
-        command = _in_docker(data, port, durable=durable)
+        command = _from_folder(Path(home), data, told)
+    elif (docker := shutil.which("docker")) is not None:
+        command = _in_docker(docker, data, told, durable=durable)
     else:
         raise FlywheelError(HOW_TO_GET_ONE)
     return Program(
@@ -62,7 +66,7 @@ def program(data: Path, port: int, *, logs: Path, durable: bool = True) -> Progr
     )
 
 
-def _from_folder(home: Path, data: Path, port: int) -> Sequence[str]:
+def _from_folder(home: Path, data: Path, told: Mapping[str, str]) -> Sequence[str]:
     if not any(home.glob("libs/kafka_*.jar")):
         raise FlywheelError(
             f"KAFKA_HOME={home} holds no Kafka: libs/kafka_*.jar is missing; {HOW_TO_GET_ONE}"
@@ -82,8 +86,8 @@ def _from_folder(home: Path, data: Path, port: int) -> Sequence[str]:
     data.chmod(0o700)  # what people ask and answer is in it
     storage.mkdir(exist_ok=True)
     file = data.absolute() / "server.properties"
-    told = properties(port) | {"log.dirs": str(storage)}
-    file.write_text("".join(f"{name}={value}\n" for name, value in told.items()))
+    lines = {**told, "log.dirs": str(storage)}
+    file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
     if not (storage / "meta.properties").is_file():
         _format(run, file)
     return (*run, "kafka.Kafka", str(file))
@@ -101,27 +105,29 @@ def _format(run: Sequence[str], file: Path) -> None:
         )
 
 
-def _in_docker(data: Path, port: int, *, durable: bool) -> Sequence[str]:
+def _in_docker(docker: str, data: Path, told: Mapping[str, str], *, durable: bool) -> Sequence[str]:
     data.mkdir(parents=True, exist_ok=True)
     name = f"flywheel-kafka-{hashlib.sha256(str(data.absolute()).encode()).hexdigest()[:12]}"
-    told = properties(port) | {"log.dirs": "/var/lib/kafka/data"}
+    subprocess.run(
+        (docker, "rm", "--force", name), capture_output=True, check=False
+    )  # one whose guard was killed
     volume = ("--volume", f"{name}:/var/lib/kafka/data") if durable else ()
     variables = [
         word
-        for setting, value in told.items()
+        for setting, value in {**told, "log.dirs": "/var/lib/kafka/data"}.items()
         for word in ("--env", f"KAFKA_{setting.upper().replace('.', '_')}={value}")
     ]
-    return ("docker", "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
+    return (docker, "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
 
 
-def properties(port: int) -> dict[str, str]:
+def properties(port: int, advertised: int | None = None) -> dict[str, str]:
     """What makes a single node of it: nothing is replicated, and a client need not wait for others to join."""
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{port + 1}",
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{port + 1}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{advertised or port}",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",

@@ -35,6 +35,10 @@ class AsyncClient:
         """The JSON that comes back. Raises `FlywheelError`."""
         return await self._call("POST", path, json=body)
 
+    async def delete(self, path: str) -> Any:
+        """The JSON that comes back. Raises `FlywheelError`."""
+        return await self._call("DELETE", path)
+
     async def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:
             async with self._session.request(method, self._url + path, **arguments) as response:
@@ -84,6 +88,15 @@ class Client:
         async def call() -> Any:
             async with self.opened() as client:
                 return await client.post(path, body)
+
+        return asyncio.run(call())
+
+    def delete(self, path: str) -> Any:
+        """The JSON that comes back. Raises `FlywheelError`."""
+
+        async def call() -> Any:
+            async with self.opened() as client:
+                return await client.delete(path)
 
         return asyncio.run(call())
 

@@ -1,13 +1,18 @@
 """A Kafka cluster as the operator wants to see it: who is there, what lies on our topics, and who reads it."""
 
+import time
 from typing import NamedTuple, get_args
 
 from kafka import KafkaAdminClient
-from kafka.errors import GroupIdNotFoundError
+from kafka.errors import CoordinatorNotAvailableError, GroupIdNotFoundError
 
 from feedback.bus.kafka.clients import as_bus_error, opened
 from feedback.bus.kafka.lag import lag
 from feedback.bus.kafka.options import KafkaOptions, Topic
+
+_FIRST_SECONDS = (
+    10.0  # in which a new cluster, asked for a group for the first time, makes its topic of groups
+)
 
 
 class TopicState(NamedTuple):
@@ -52,7 +57,13 @@ def look(options: KafkaOptions) -> Cluster:
 
 
 def _members(admin: KafkaAdminClient, group: str) -> int:
-    try:
-        return len(admin.describe_groups([group])[group]["members"])
-    except GroupIdNotFoundError:  # nobody has ever been in it
-        return 0
+    until = time.monotonic() + _FIRST_SECONDS
+    while True:
+        try:
+            return len(admin.describe_groups([group])[group]["members"])
+        except GroupIdNotFoundError:  # nobody has ever been in it
+            return 0
+        except CoordinatorNotAvailableError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)

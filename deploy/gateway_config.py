@@ -27,6 +27,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         telemetry=settings.telemetry,
         max_body_bytes=settings.gateway.max_body_bytes,
         bounds=settings.bounds,
+        ingest=settings.ingest,
         max_background=settings.gateway.max_background,
         idempotency_hours=settings.gateway.idempotency_hours,
         idempotency_max_bytes=settings.gateway.idempotency_max_bytes,

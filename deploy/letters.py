@@ -10,6 +10,7 @@ from deploy.settings import Settings
 from deploy.store import opened
 from feedback import events
 from feedback.bus.base import Bus, BusError
+from feedback.bus.kafka import kafka_bus
 from feedback.bus.local import LocalBus
 from feedback.collector import Collector, reason
 from feedback.store import Store
@@ -67,9 +68,7 @@ async def _bus(settings: Settings, store: Store) -> AsyncIterator[Bus]:
     if settings.kafka is None:
         yield LocalBus(Collector(store))
         return
-    from feedback.bus.kafka.producer import KafkaBus  # noqa: PLC0415  # an extra
-
-    bus = KafkaBus(settings.kafka)
+    bus = kafka_bus(settings.kafka, settings.feedback.store_url)
     try:
         yield bus
     finally:

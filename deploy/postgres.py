@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
-import psycopg
 from sqlalchemy import URL
 
 from deploy.errors import FlywheelError
@@ -26,7 +25,7 @@ HOW_TO_GET_ONE = (
 _USER = "flywheel"
 _SOCKET = ".s.PGSQL.5432"
 _LONGEST_SOCKET = 107  # bytes; unix(7), sun_path
-_READY_SECONDS = 60.0
+_READY_SECONDS = 120.0
 
 
 def url(folder: Path) -> str:
@@ -69,6 +68,8 @@ def program(folder: Path, *, logs: Path, durable: bool = True) -> Program:
 
 
 async def _ready(folder: Path, _: aiohttp.ClientSession) -> bool:
+    import psycopg  # noqa: PLC0415  # an extra
+
     try:
         connection = await psycopg.AsyncConnection.connect(
             host=str(folder), user=_USER, dbname=_USER, connect_timeout=2
@@ -97,9 +98,8 @@ def _binaries(data: Path) -> Path:
 
 def _version(binaries: Path) -> int:
     said = subprocess.run((binaries / "postgres", "--version"), capture_output=True, text=True, check=True)
-    return int(
-        said.stdout.split()[2].partition(".")[0]
-    )  # postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)
+    _name, _product, version, *_ = said.stdout.split()  # postgres (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)
+    return int(version.partition(".")[0])
 
 
 def _lowered(folder: Path) -> Sequence[str]:

@@ -17,7 +17,7 @@ from deploy.errors import FlywheelError
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.redaction import RedactionOptions
 from feedback.retention import RetentionOptions
-from gateway.config import MOST_WORKERS, Bounds, ExternalModels, TelemetryOptions
+from gateway.config import MOST_WORKERS, Bounds, ExternalModels, IngestOptions, TelemetryOptions
 from gateway.limits.config import LimitsConfig
 from trainer.config import Options
 
@@ -157,6 +157,7 @@ class Settings(BaseSettings):
     agents: AgentsSection = AgentsSection()
     knowledge: KnowledgeSection = KnowledgeSection()
     bounds: Bounds = Bounds()
+    ingest: IngestOptions = IngestOptions()
     limits: LimitsConfig = LimitsConfig()
     redaction: RedactionOptions = RedactionOptions()
     retention: RetentionOptions = RetentionOptions()

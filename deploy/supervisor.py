@@ -29,7 +29,6 @@ from deploy.gateway_config import gateway_config
 from deploy.process import Process, Program, StartError, answers, holder
 from deploy.settings import Settings
 from feedback.bus.base import BusError
-from feedback.bus.kafka import topics
 from feedback.bus.kafka.options import KafkaOptions
 
 _GATEWAY_READY_SECONDS = 60.0
@@ -99,6 +98,8 @@ async def _collect(
     session: aiohttp.ClientSession,
     console: Console,
 ) -> None:
+    from feedback.bus.kafka import topics  # noqa: PLC0415  # kafka-python is an extra
+
     try:
         made = await asyncio.to_thread(topics.create, kafka)
     except BusError as error:
@@ -248,7 +249,8 @@ def split_password(store_url: str) -> tuple[str, dict[str, str]]:
     url = make_url(store_url)
     if url.password is None:
         return store_url, {}
-    return url.set(password=None).render_as_string(), {"PGPASSWORD": str(url.password)}
+    without = url._replace(password=None)  # `set` takes None for “as it is”
+    return without.render_as_string(), {"PGPASSWORD": str(url.password)}
 
 
 def current(settings: Settings) -> System | None:

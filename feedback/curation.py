@@ -8,7 +8,9 @@ is made of, or is counted once, by a reason:
 - `unverifiable`: it says that an answer is wrong and not what is right, or nothing can tell
 - `duplicate`: it agrees with the sample; `outvoted`: it disagrees with the sample
 - `contradictory`: people disagree about the task, and no side is clearly the larger
-- `not_boolean`: its value is neither true nor false
+- `not_boolean`: its value is neither true nor false; `of_one_call`: it is not about the answer
+- `free_text`: its correction is a text, of which nobody can tell what it evaluates to
+- `no_question`: others told of its request, and what was asked is not known, or is nothing that one asks an agent here
 - `redacted`: something was replaced in it, perhaps in its correction
 """
 
@@ -140,19 +142,14 @@ class _Remembered:
 
 def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resolve) -> str | None:
     """Add what the rating says to the task. Returns the reason when it is no evidence of what is right."""
-    if rating.call is not None:
-        return "of_one_call"
-    if not isinstance(rating.value, bool):
-        return "not_boolean"
-    if isinstance(rating.correction, str):
-        return "free_text"
-    if rating.redacted and rating.correction is not None:
-        return "redacted"
+    if (reason := _unusable(request, rating)) is not None:
+        return reason
     if not rating.value and rating.correction is None:
         _object(request, rating, task, resolve)
         return "unverifiable"
     try:
-        reference = _answer(request) if rating.value or rating.correction is None else dict(rating.correction)
+        said = rating.correction if isinstance(rating.correction, dict) and not rating.value else None
+        reference = _answer(request) if said is None else said
         fingerprint = resolve(reference)
     except ValueError:
         return "malformed"
@@ -161,6 +158,29 @@ def _weigh(request: RequestFinished, rating: Rating, task: _Task, resolve: Resol
     task.evidence.append(_Evidence(rating, request, reference, fingerprint))
     task.supporters[fingerprint].add(rating.rater)
     return None
+
+
+def _unusable(request: RequestFinished, rating: Rating) -> str | None:
+    if rating.call is not None:
+        return "of_one_call"
+    if not isinstance(rating.value, bool):
+        return "not_boolean"
+    if request.origin == "otlp" and not _is_question(request.input):
+        return "no_question"
+    if isinstance(rating.correction, str):
+        return "free_text"
+    if rating.redacted and rating.correction is not None:
+        return "redacted"
+    return None
+
+
+def _is_question(messages: tuple[Message, ...]) -> bool:
+    """Whether it is a conversation in plain words: without the instructions, tools and images of another's agent."""
+    plain = all(
+        message.role in {"user", "assistant"} and isinstance(message.content, str) and not message.tool_calls
+        for message in messages
+    )
+    return plain and any(message.role == "user" for message in messages)
 
 
 def _object(request: RequestFinished, rating: Rating, task: _Task, resolve: Resolve) -> None:

@@ -13,7 +13,8 @@ _NOT_LEARNED_FROM = frozenset({"evaluation", "load"})
 class Episode(NamedTuple):
     """One completed request with everyone's current ratings of it; none when nobody has rated it.
 
-    What is said of a whole episode counts for its last completed request, which holds the result.
+    What is said of a whole episode counts for its last completed request, which holds the result; where the gateway has
+    answered in it, for the last of these, whatever others tell of the same episode.
     """
 
     request: RequestFinished
@@ -61,7 +62,9 @@ def build(requests: Iterable[RequestFinished], current_ratings: Iterable[Rating]
         elif request.status != "completed":
             excluded[request.status] += 1
         else:
-            last[request.tenant, request.episode_id] = len(episodes)
+            before = last.get(episode := (request.tenant, request.episode_id))
+            if before is None or request.origin == "gateway" or episodes[before].request.origin == "otlp":
+                last[episode] = len(episodes)
             episodes.append(Episode(request, tuple(ratings)))
     for episode, index in last.items():
         whole = tuple(by_episode.pop(episode, ()))

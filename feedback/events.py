@@ -16,7 +16,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     TypeAdapter,
     model_serializer,
     model_validator,
@@ -24,6 +23,9 @@ from pydantic import (
 
 SCHEMA_VERSION: Final = 3
 CLIENT_ID: Final = "client_id"  # the tag that holds `Rating.client_id`
+SPAN_ID: Final = (
+    "otel.span.id"  # in the metadata of a request of origin otlp, and in the tags of a rating of a span
+)
 
 Scalar = str | int | float | bool | None
 ShortText = Annotated[str, Field(min_length=1, max_length=200)]
@@ -54,6 +56,9 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_OPTIONAL = ("name", "tool_calls", "tool_call_id", "refusal", "reasoning")
+
+
 class Message(_Record):
     """One chat message of the OpenAI chat API.
 
@@ -78,10 +83,11 @@ class Message(_Record):
         texts = (part.get("text") for part in self.content or ())
         return "\n".join(text for text in texts if isinstance(text, str))
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = serialize(self)
-        return {name: value for name, value in written.items() if value or name in {"role", "content"}}
+    @model_serializer
+    def _without_what_is_not_set(self) -> dict[str, Any]:
+        written = {"role": self.role, "content": self.content}
+        written.update((name, value) for name in _OPTIONAL if (value := getattr(self, name)))
+        return written
 
 
 class Sampling(_Record):
@@ -228,8 +234,9 @@ class RequestFinished(_Event):
 
     @property
     def span_id(self) -> str:
-        """The id of its span, which a client reads in the `traceparent` of the answer."""
-        return span_id(self.request_id)
+        """The id of its span: of ours, a client reads it in the `traceparent` of the answer."""
+        given = self.metadata.get(SPAN_ID) if self.origin == "otlp" else None
+        return given or span_id(self.request_id)
 
 
 class Rating(_Event):

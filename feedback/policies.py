@@ -7,6 +7,7 @@ no crash can leave an agent with two or with none.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from feedback.events import PolicyChanged, PolicyState
 
@@ -27,11 +28,17 @@ TRANSITIONS: dict[PolicyState | None, frozenset[PolicyState]] = {
 
 
 _BASE = "@base-"
+TOLD: Final = "@otlp:"  # only in the names of what answered elsewhere
 
 
 def base_policy(agent: str, digest: str) -> str:
     """The policy of an agent that has learned nothing yet: the base model with this digest."""
     return f"{agent}{_BASE}{digest}"
+
+
+def told_policy(agent: str, model: str) -> str:
+    """What answered elsewhere, as others told of it: named like no policy of ours, whatever they call it."""
+    return f"{agent.replace('@', '~')}{TOLD}{model.replace('@', '~')}"
 
 
 def is_base(policy: str) -> bool:

@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from feedback.store import Store, StoreError
 from gateway.config import ConfigError, GatewayConfig
 from gateway.listener import bound
 from gateway.workers.parent import oversee
@@ -23,8 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         config = GatewayConfig.load(path)
+        # Migrated once, before there are several processes; and what cannot be opened is told in a line.
+        Store.open(config.store_url).close()
         listener = bound(config.host, config.port)
-    except ConfigError as error:
+    except (ConfigError, StoreError, ValueError) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
     if config.processes > 1:

@@ -36,6 +36,7 @@ from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
 from gateway.housekeeping import Housekeeping
 from gateway.idempotency import HOLD_SECONDS, Idempotency
+from gateway.ingest import Ingest
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
@@ -46,7 +47,22 @@ from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.registry import Registry
 from gateway.replica import Replica
-from gateway.routes import chat, erasures, feedback, health, keys, metrics, models, plain, policies, responses
+from gateway.routes import (
+    chat,
+    erasures,
+    feedback,
+    health,
+    keys,
+    langfuse,
+    metrics,
+    mlflow,
+    models,
+    otlp,
+    phoenix,
+    plain,
+    policies,
+    responses,
+)
 from gateway.serving import Serving
 from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
@@ -93,7 +109,8 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
         telemetry=telemetry,
     )
     errors.install(app)
-    for routes in (chat, responses, plain, models, feedback, erasures, policies, keys, health, metrics):
+    rating = (feedback, langfuse, mlflow, phoenix)
+    for routes in (chat, responses, plain, models, *rating, erasures, policies, otlp, keys, health, metrics):
         app.include_router(routes.router)
     return app
 
@@ -128,9 +145,9 @@ async def _opened(
         redactor = Redactor(config.redaction)
         delivering = _delivering(config, place, outbox_path, store)
         delivery = redacting(await stack.enter_async_context(delivering), redactor)
+        lag = await stack.enter_async_context(watched(config.kafka if place.leads else None))
         if place.leads:
             stack.push_async_callback(_stop, _start(_housekeeping(config, store), "housekeeping"))
-        lag = await stack.enter_async_context(watched(config.kafka if place.leads else None))
         bases = {name: config.base_policy(name) for name in agents}
         serving = Serving(bases, config.base_model)
         registry = await _registry(bases, store, delivery, serving if place.leads else None)
@@ -216,6 +233,7 @@ async def _opened(
             passthrough=passthrough,
             records=records,
             rater=Rater(agents, recorder, records, Ratings(store), telemetry),
+            ingest=Ingest(delivery, records, config.ingest),
             outbox_path=outbox_path,
             lag=lag,
             peers=peers,

@@ -1,13 +1,14 @@
 """Who is calling: `Authorization: Bearer fw-…` → a key with its owner, tenant and scopes."""
 
 import asyncio
+import base64
 import hashlib
 import time
 from datetime import UTC, datetime
 
 from starlette.requests import Request
 
-from feedback.store import Key, Keys
+from feedback.store import Key, Keys, StoreError
 from gateway.errors import ApiError
 from gateway.scopes import Scope
 
@@ -16,7 +17,11 @@ _CACHE_KEYS = 10_000
 
 
 class Auth:
-    """Looks keys up, and remembers them for two seconds. Operators are keys of `operator_tenant` only."""
+    """Looks keys up, and remembers them for two seconds. Operators are keys of `operator_tenant` only.
+
+    While the store does not answer, a key that was known before goes on working: whoever is served is served without
+    the store, and that is also where a key would be revoked.
+    """
 
     def __init__(self, keys: Keys, *, operator_tenant: str = "default") -> None:
         self._keys = keys
@@ -27,10 +32,15 @@ class Auth:
         """The caller's key, which has one of the scopes. Raises `ApiError` (401, 403) as `admit` does."""
         return await self.admit(request.headers.get("authorization", "").encode("latin-1"), *scopes)
 
+    async def require_of_any(self, request: Request, *scopes: Scope) -> Key:
+        """As `require`, of clients too that send the key as the password of HTTP Basic (RFC 7617), of any user."""
+        authorization = request.headers.get("authorization", "").encode("latin-1")
+        return await self.admit(_as_bearer(authorization), *scopes)
+
     async def admit(self, authorization: bytes, *scopes: Scope) -> Key:
         """The key in an `Authorization` header, which has one of the scopes.
 
-        Raises `ApiError`: 401 when it is missing, unknown, expired or revoked, 403 without a scope.
+        Raises `ApiError`: 401 when it is missing, unknown, expired or revoked, 403 without a scope; `StoreError`.
         """
         kind, _, secret = authorization.partition(b" ")
         key = await self._find(secret.strip()) if kind.lower() == b"bearer" else None
@@ -66,7 +76,13 @@ class Auth:
         key, until = self._cache.get(digest, (None, 0.0))
         if key is not None and time.monotonic() < until:
             return key
-        key = await asyncio.to_thread(self._keys.find, secret.decode("latin-1"))
+        known = key
+        try:
+            key = await asyncio.to_thread(self._keys.find, secret.decode("latin-1"))
+        except StoreError:
+            if known is None:
+                raise
+            key = known
         if key is None:
             self._cache.pop(digest, None)
             return None
@@ -74,3 +90,13 @@ class Auth:
             self._cache.clear()
         self._cache[digest] = (key, time.monotonic() + _CACHE_SECONDS)
         return key
+
+
+def _as_bearer(authorization: bytes) -> bytes:
+    kind, _, credentials = authorization.partition(b" ")
+    if kind.lower() != b"basic":
+        return authorization
+    try:
+        return b"Bearer " + base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return b""

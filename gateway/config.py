@@ -83,6 +83,21 @@ class TelemetryOptions(BaseModel):
     )
 
 
+class IngestOptions(BaseModel):
+    """How much of what others export by OpenTelemetry is taken at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_body_bytes: int = Field(
+        4_194_304, ge=1_024, description="Largest export as it is sent, in bytes; beyond: 413."
+    )
+    max_unpacked_bytes: int = Field(
+        8_388_608, ge=1_024, description="Largest export when it is unpacked, in bytes; beyond: 413."
+    )
+    max_records: int = Field(5_000, ge=1, description="Spans or log records in one export; beyond: 413.")
+    max_concurrent: int = Field(16, ge=1, description="Exports at once, in each worker; beyond: 429.")
+
+
 class ExternalModel(BaseModel):
     """A model of another provider. Whatever is asked of it leaves this network; without an entry nothing does."""
 
@@ -237,6 +252,7 @@ class GatewayConfig(BaseModel):
         30.0, ge=0, description="How long a shutdown waits for requests in progress, in seconds."
     )
     telemetry: TelemetryOptions = TelemetryOptions()
+    ingest: IngestOptions = Field(IngestOptions(), description="What others may tell by OpenTelemetry.")
     redaction: RedactionOptions = Field(
         RedactionOptions(),
         description="What is replaced in texts before they are recorded; nothing unless set.",

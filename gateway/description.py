@@ -12,6 +12,7 @@ _KEY = {
     "scheme": "bearer",
     "description": "An API key, `fw-…`. Operators make them: `flywheel keys create`.",
 }
+_BASIC = {"type": "http", "scheme": "basic", "description": "The same key as the password, of any user."}
 _ERROR = {
     "title": "Error",
     "description": "Every error, in OpenAI's shape.",
@@ -30,9 +31,10 @@ _ERROR = {
         }
     },
 }
+_ERROR_REFERENCE = {"$ref": _REFERENCE.format(model="Error")}
 _REFUSED = {
     "description": "Refused or failed; `error.code` says why.",
-    "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model="Error")}}},
+    "content": {"application/json": {"schema": _ERROR_REFERENCE}},
 }
 
 
@@ -67,6 +69,15 @@ def streams(description: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": description, "content": kinds}}
 
 
+def errors_as(schema: dict[str, Any] | None) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route whose own errors are of this schema, or, None, plain text."""
+    own: dict[str, Any] = {"application/json": {"schema": {"anyOf": [schema, _ERROR_REFERENCE]}}}
+    if schema is None:
+        own = {"text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": _ERROR_REFERENCE}}
+    return {"default": {"description": "Refused or failed, as this API's clients read it.", "content": own}}
+
+
+BASIC: dict[str, Any] = {"security": [{"key": []}, {"basic": []}]}  # as `OPEN`, of one that takes either
 OPEN: dict[str, Any] = {"security": []}  # `openapi_extra` of a route that asks for no key
 
 
@@ -82,7 +93,7 @@ class Described(FastAPI):
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
     components = document.setdefault("components", {})
-    components["securitySchemes"] = {"key": _KEY}
+    components["securitySchemes"] = {"key": _KEY, "basic": _BASIC}
     schemas = components.setdefault("schemas", {})
     schemas["Error"] = _ERROR
     for name in (
@@ -94,7 +105,7 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         for operation in path.values():
             operation.setdefault("security", [{"key": []}])
             operation["responses"].pop("422", None)
-            operation["responses"]["default"] = _REFUSED
+            operation["responses"].setdefault("default", _REFUSED)
             _hoist(operation.get("requestBody", {}), schemas)
     return document
 

@@ -4,14 +4,14 @@ Business code raises its own exceptions, or `ApiError` where the client is at fa
 Only a defect reaches the edge (`gateway/edge.py`), which answers 500 with the request id and logs the traceback.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from agents.loop import EpisodeError
@@ -57,14 +57,18 @@ class ApiError(Exception):
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error}
 
-    def response(self) -> JSONResponse:
-        """The whole HTTP answer."""
+    def all_headers(self) -> dict[str, str]:
+        """What goes out with it, in whatever shape."""
         headers = dict(self.headers)
         if self.retry_after is not None:
             headers["retry-after"] = str(self.retry_after)
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
-        return JSONResponse(self.body(), self.status, headers)
+        return headers
+
+    def response(self) -> JSONResponse:
+        """The whole HTTP answer."""
+        return JSONResponse(self.body(), self.status, self.all_headers())
 
 
 def internal_error(request_id: str) -> ApiError:
@@ -138,15 +142,25 @@ def to_api_error(error: Exception) -> ApiError:
     return next(translate for kind, translate in _TABLE.items() if isinstance(error, kind))(error)
 
 
+async def in_shape(answer: Awaitable[Response], shape: Callable[[ApiError], Response]) -> Response:
+    """The answer; where it is an error, as the clients of another product's API read it."""
+    try:
+        return await answer
+    except EXPECTED as error:
+        return shape(to_api_error(error))
+
+
 def _methods(app: FastAPI, request: Request) -> set[str]:
     """What may be done with the path of a request: each of its methods may be a route of its own."""
-    routes = (route for route in app.routes if isinstance(route, Route))
-    return {
-        method
-        for route in routes
-        if route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    }
+    routes = [
+        route
+        for route in app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    literal = [
+        route for route in routes if route.path == request.url.path
+    ]  # not what would be its id elsewhere
+    return {method for route in literal or routes for method in route.methods or ()}
 
 
 def install(app: FastAPI) -> None:

@@ -1,5 +1,6 @@
 """What somebody says, in whatever API: about what, by which metric, and how. The one form behind every door."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -38,6 +39,15 @@ class Opinion:
     source: str = "api"
     rater: str | None = None
     rater_kind: Literal["human", "model", "code"] = "human"
+
+
+def as_tags(**said: Any) -> dict[str, str]:
+    """What an event has no field for, as text; what is not text as JSON, what is None not at all."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in said.items()
+        if value is not None
+    }
 
 
 def readings(*said: bool | float | str | None) -> list[Value]:

@@ -1,14 +1,14 @@
 """Ratings, from what somebody says to what is recorded, by whichever door it came."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from agents.manifest import Agent
 from agents.metrics import DEFAULT_METRICS
 from feedback.events import CLIENT_ID, Rating
 from feedback.store import Filter, Key, Page, Ratings
-from gateway.errors import ApiError
+from gateway.errors import EXPECTED, ApiError, to_api_error
 from gateway.opinion import Opinion
 from gateway.rating_checks import checked_correction, checked_value, early_value, rows_checked
 from gateway.recorder import Recorder
@@ -18,6 +18,7 @@ from gateway.telemetry import Telemetry
 
 _LONGEST = 200  # characters of a rater
 _UNKNOWN = "unknown"  # the agent of what has not been recorded yet, in metrics
+_ELSEWHERE = "elsewhere"  # the agents of others there: how many they are, and their names, is theirs to say
 
 
 class Weighed(NamedTuple):
@@ -30,6 +31,13 @@ class Weighed(NamedTuple):
     def matched(self) -> bool:
         """See the class."""
         return self.target.agent is not None
+
+    def supersedes(self, other: Rating) -> bool:
+        """Whether it is the same person's word on the same target and metric."""
+        mine = self.rating
+        same = (mine.tenant, mine.rater, mine.name) == (other.tenant, other.rater, other.name)
+        episode = mine.request_id is not None or mine.episode_id == other.episode_id
+        return same and episode and (mine.request_id, mine.call) == (other.request_id, other.call)
 
 
 class Rater:
@@ -60,7 +68,9 @@ class Rater:
             agent = self._agents.get(target.agent)
             metrics = DEFAULT_METRICS if agent is None else agent.metrics
             value = checked_value(metrics, target.agent, said.name, target.level, said.values)
-            correction = None if said.correction is None else checked_correction(said.correction, agent)
+            correction = said.correction
+            if correction is not None:  # parsing a query takes its time
+                correction = await asyncio.to_thread(checked_correction, correction, agent)
         rating = Rating(
             tenant=caller.tenant,
             rater=rater_of(caller, said.rater),
@@ -81,7 +91,26 @@ class Rater:
         """Return when all of them are on the disk; where that fails, some may be."""
         await asyncio.gather(*(self._recorder.rating(one.rating) for one in weighed))
         for rating, target in weighed:
-            self._telemetry.rated(target.trace_id, target.agent or _UNKNOWN, rating)
+            agent = _ELSEWHERE if target.told else target.agent or _UNKNOWN
+            self._telemetry.rated(target.trace_id, agent, rating)
+
+    async def take_each(self, caller: Key, said: Sequence[Callable[[], Opinion]]) -> list[Weighed | ApiError]:
+        """Take each that can be taken, together; of the others, why not. In their order: later ones supersede."""
+        outcomes = [await self._weighed(caller, one) for one in said]
+        return await asyncio.gather(*map(self._recorded, outcomes))
+
+    async def _weighed(self, caller: Key, said: Callable[[], Opinion]) -> Weighed | ApiError:
+        try:
+            return await self.weigh(caller, said())
+        except EXPECTED as error:
+            return to_api_error(error)
+
+    async def _recorded(self, one: Weighed | ApiError) -> Weighed | ApiError:
+        try:
+            await self.record([] if isinstance(one, ApiError) else [one])
+        except EXPECTED as error:
+            return to_api_error(error)
+        return one
 
     async def find(
         self, feedback_id: str, tenant: str, *, owner: str | None, param: str = "feedback_id"

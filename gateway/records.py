@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from feedback import outboxes
 from feedback.delivery import Delivery
-from feedback.events import Rating, RequestFinished, parse
+from feedback.events import AnyEvent, Rating, RequestFinished, parse
 from feedback.store import Filter, Ratings, Store
 
 E = TypeVar("E", RequestFinished, Rating)
@@ -38,9 +38,11 @@ class Records:
     def newest(
         self, group: Literal["episode_id", "trace_id"], name: str, tenant: str
     ) -> RequestFinished | None:
-        """The newest request of this tenant in an episode, or in a trace."""
-        waiting = self._waiting(RequestFinished, group, name, tenant)  # newer than whatever has landed
-        return waiting or self._store.newest(tenant, **{group: name})
+        """The newest request of this tenant in an episode, or in a trace; of what others told only where it is all."""
+        waiting = self._waiting(
+            RequestFinished, group, name, tenant
+        )  # first: what has moved on meanwhile has landed
+        return _newest(waiting, self._store.newest(tenant, **{group: name}))
 
     def of_span(self, span_id: str, tenant: str) -> RequestFinished | None:
         """The request of this tenant with this span, when it has landed."""
@@ -67,7 +69,7 @@ class Records:
             except ValidationError:  # a later version's, perhaps; it is the collector's to judge
                 continue
             if isinstance(event, kind) and (getattr(event, field), event.tenant) == (value, tenant):
-                found = event
+                found = _newest(found, event)
         return found
 
     def _mentioning(self, field: str, value: str) -> Iterator[bytes]:
@@ -75,6 +77,16 @@ class Records:
         yield from self._delivery.containing(text)
         for path in self._siblings:
             yield from outboxes.containing(path, text)
+
+
+def _newest(one: E | None, other: E | None) -> E | None:
+    """What others told by OpenTelemetry only where it is all that there is."""
+    there = [event for event in (one, other) if event is not None]
+    return max(there, key=lambda event: (not _told(event), event.time, event.event_id), default=None)
+
+
+def _told(event: AnyEvent) -> bool:
+    return isinstance(event, RequestFinished) and event.origin == "otlp"
 
 
 def _found(landed: Callable[[], E | None], waiting: Callable[[], E | None]) -> E | None:

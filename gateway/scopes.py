@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:  # the command line reads this table for its --help, which must not load a database library
     from feedback.store import Key
 
-Scope = Literal["invoke", "rate", "review", "operate", "admin", "erase"]
+Scope = Literal["invoke", "ingest", "rate", "review", "operate", "admin", "erase"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 MEANING: Mapping[Scope, str] = {
     "invoke": "ask agents and models, list them, and look up its tenant's responses",
+    "ingest": "send what its own agents did, as traces by OpenTelemetry",
     "rate": "rate answers of its tenant, and read its owner's own ratings",
     "review": "read everyone's ratings in its tenant",
     "operate": "see and change policies and the state of the gateway, which all tenants share",
@@ -39,6 +40,15 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "GET /v1/feedback": ("rate", "review"),
     "GET /v1/feedback/{feedback_id}": ("rate", "review"),
     "DELETE /v1/feedback/{feedback_id}": ("rate",),
+    "POST /api/public/scores": ("rate",),
+    "DELETE /api/public/scores/{score_id}": ("rate",),
+    "POST /api/public/ingestion": ("rate",),
+    "POST /api/3.0/mlflow/traces/{trace_id}/assessments": ("rate",),
+    "POST /v1/span_annotations": ("rate",),
+    "POST /v1/trace_annotations": ("rate",),
+    "POST /v1/session_annotations": ("rate",),
+    "POST /v1/traces": ("ingest",),
+    "POST /v1/logs": ("rate",),
     "POST /v1/erasures": ("erase",),
     "GET /v1/policies": ("operate",),
     "POST /v1/policies": ("operate",),
@@ -51,6 +61,7 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "GET /v1/keys/{key_id}": ("admin",),
     "POST /v1/keys/{key_id}": ("admin",),
     "DELETE /v1/keys/{key_id}": ("admin",),
+    "GET /arize_phoenix_version": (),
     "GET /healthz": (),
     "GET /readyz": (),
     "GET /metrics": ("operate",),
@@ -61,7 +72,7 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
 }
 
 # A tenant's administrator rules over what is the tenant's. Operating reaches beyond it, and is only handed on.
-_OF_A_TENANT: frozenset[Scope] = frozenset({"invoke", "rate", "review", "admin", "erase"})
+_OF_A_TENANT: frozenset[Scope] = frozenset({"invoke", "ingest", "rate", "review", "admin", "erase"})
 
 
 def grantable(maker: "Key") -> frozenset[str]:

@@ -16,6 +16,7 @@ from gateway.config import GatewayConfig
 from gateway.external_chat import ExternalChat
 from gateway.hot_swap import HotSwap
 from gateway.idempotency import Idempotency
+from gateway.ingest import Ingest
 from gateway.invocation import Invoker
 from gateway.keeper import Keeper
 from gateway.limits.limits import Limits
@@ -61,6 +62,7 @@ class Gateway:
     passthrough: Passthrough
     records: Records
     rater: Rater
+    ingest: Ingest
     outbox_path: Path
     lag: Lag
     peers: Peers

@@ -20,13 +20,17 @@ _TRACE = re.compile(r"(?:tr-)?([0-9a-f]{32})")  # MLflow puts `tr-` before OpenT
 
 
 class Target(NamedTuple):
-    """What is rated. `request_id` None: the episode. `agent` None: the request has not been recorded yet."""
+    """What is rated. `request_id` None: the episode. `agent` None: the request has not been recorded yet.
+
+    `told`: others told of it, and gave the agent its name.
+    """
 
     request_id: str | None
     call: int | None
     episode_id: str | None
     agent: str | None
     trace_id: str | None = None
+    told: bool = False
 
     @property
     def level(self) -> Level:
@@ -70,7 +74,8 @@ class Targets:
         if found is None:
             message = f"There is no episode {episode_id!r}. Send the `x-episode-id` of an answer."
             raise ApiError(404, message, code="episode_not_found", param=param)
-        return Target(None, None, episode_id, found.agent, found.trace_id)
+        told = found.origin == "otlp"
+        return Target(None, None, episode_id, found.agent, found.trace_id, told)
 
     async def _of_trace(self, trace: str, span: str | None, param: str, tenant: str) -> Target:
         """The last request of a trace, which has the result; or what has the span: a request, or a call in the last."""
@@ -121,4 +126,5 @@ def _of(found: RequestFinished, call: int | None) -> Target:
             f"The request {found.request_id!r} has {count} calls, counted from 0: there is no call {call}."
         )
         raise ApiError(404, message, code="call_not_found", param="call")
-    return Target(found.request_id, call, found.episode_id, found.agent, found.trace_id)
+    told = found.origin == "otlp"
+    return Target(found.request_id, call, found.episode_id, found.agent, found.trace_id, told)

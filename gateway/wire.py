@@ -141,7 +141,11 @@ def _refusal(error: ErrorDetails, kind: type[Body]) -> ApiError:
             400, f"{param} is not supported here: {error['msg']}.", code=_UNSUPPORTED, param=param
         )
     if error["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields) if len(error["loc"]) == 1 else "see /docs"
+        known = (
+            ", ".join(field.alias or name for name, field in kind.model_fields.items())
+            if len(error["loc"]) == 1
+            else "see /docs"
+        )
         message = f"Unknown or unsupported parameter: {param}. Remove it. Supported: {known}."
         return ApiError(400, message, code="unknown_parameter", param=param)
     if error["type"] == "missing":

@@ -6,3 +6,7 @@ class ToolError(Exception):
 
     Any other exception from a tool is a defect or an outage and ends the episode as invalid, never as reward 0.
     """
+
+
+class ToolUnavailableError(Exception):
+    """Nobody's fault and perhaps over soon: a server that does not answer, a full pool. It is tried again."""

@@ -28,12 +28,15 @@ class Supervised(_Section):
 class Grpo(_Section):
     """Group-relative policy optimisation: no length normalisation (`dr_grpo`), clip-higher, no KL term."""
 
-    steps: int = Field(76, ge=1)
+    steps: int = Field(62, ge=1)
     prompts_per_step: int = Field(
         4, ge=1, description="Few, and many steps: they learn faster than the reverse."
     )
     generations: int = Field(8, ge=2, description="Answers sampled per prompt: the group.")
-    learning_rate: float = Field(1.5e-4, gt=0, description="Constant after two warm-up steps.")
+    rehearsed: int = Field(
+        4, ge=0, description="Demonstrations imitated again in each step, lest they be forgotten."
+    )
+    learning_rate: float = Field(2e-4, gt=0, description="Constant after two warm-up steps.")
     temperature: float = Field(
         1.15, gt=0, description="Above 1, so that a start that knows its corrections by heart explores."
     )

@@ -7,7 +7,8 @@ a group and, without Triton, its LM head over every prompt position too, which c
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,13 @@ from trainer.rewards import BadReferenceError, Scorer
 from trainer.rollout import roll_out
 from trainer.sampler import Sampler
 from trainer.scoring import token_logprobs
-from trainer.supervised import Log, Progress
+from trainer.supervised import Chat, Log, Progress
 from trainer.tasks import Task
+
+Demonstration = tuple[Sequence[int], Sequence[int]]
+"""Token ids of a prompt and of the answer to imitate, its end mark included."""
+
+_PADDED = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
 
 class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped here
@@ -47,6 +53,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         grammars: Grammars,
         schema: dict[str, Any] | None,
         curriculum: Curriculum | None = None,
+        rehearsal: Iterator[Sequence[Demonstration]] | None = None,
         rows_at_once: int = 16,
         **arguments: Any,
     ) -> None:
@@ -55,6 +62,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         self._grammars = grammars
         self._schema = schema
         self._curriculum = curriculum
+        self._rehearsal = rehearsal
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> IndexSampler[int]:
         """The curriculum, where there is one; TRL's own order otherwise."""
@@ -68,6 +76,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         activations: those of a whole batch take more memory than the model. The returned loss has the value of all,
         and the gradient of the last.
         """
+        if self._rehearsal is not None:
+            inputs = _with(next(self._rehearsal), inputs, padding=int(self.processing_class.pad_token_id))
         inputs, distinct = _distinct(inputs)
         advantages = inputs["advantages"]
         kept = distinct[advantages[distinct] != 0]
@@ -97,6 +107,10 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
             else value
             for key, value in inputs.items()
         }
+        prompt, answer = (int(rows[f"{name}_mask"].sum(dim=1).max()) for name in ("prompt", "completion"))
+        for key in ("ids", "mask"):  # padded for the longest of this part, not of the batch
+            rows[f"prompt_{key}"] = rows[f"prompt_{key}"][:, -prompt:]
+            rows[f"completion_{key}"] = rows[f"completion_{key}"][:, :answer]
         loss: torch.Tensor = super()._compute_loss(model, rows) * (
             len(part) / batch
         )  # dr_grpo's is a mean of rows
@@ -142,14 +156,49 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         return torch.cat([self._grammars.allowed(self._schema, row) for row in rows])
 
 
+def rehearsals(
+    demonstrations: Sequence[Demonstration], *, at_once: int, seed: int
+) -> Iterator[Sequence[Demonstration]]:
+    """`at_once` demonstrations for each step, without end: all of them in turn, each pass in an order of its own."""
+    generator = random.Random(seed)  # sampling, not secrets
+    waiting: list[Demonstration] = []
+    while True:
+        while len(waiting) < at_once:
+            waiting = generator.sample(demonstrations, len(demonstrations)) + waiting
+        yield [waiting.pop() for _ in range(at_once)]
+
+
+def _with(demonstrations: Sequence[Demonstration], inputs: dict[str, Any], *, padding: int) -> dict[str, Any]:
+    """The batch with `demonstrations` as further rows whose advantage is 1.
+
+    Their ratio of new to old policy is 1, like that of every row in the only update of its batch, so what is added to
+    the loss is the gradient of their negative log-likelihood, on the scale of the rest. One that is still known by
+    heart adds nothing.
+    """
+    if "old_per_token_logps" in inputs:
+        raise NotImplementedError("rehearsal with several updates of a batch: the first policy is not known")
+    advantages = inputs["advantages"]
+    extended = {"advantages": torch.cat([advantages, advantages.new_ones(len(demonstrations))])}
+    for column, name in enumerate(("prompt", "completion")):
+        ids = [torch.tensor(pair[column], device=advantages.device) for pair in demonstrations]
+        masks = [torch.ones_like(row) for row in ids]
+        for key, rows, filler in ((f"{name}_ids", ids, padding), (f"{name}_mask", masks, 0)):
+            extended[key] = torch.nn.utils.rnn.pad_sequence(
+                [*inputs[key], *rows],
+                batch_first=True,
+                padding_value=filler,
+                padding_side="left" if name == "prompt" else "right",
+            )
+    return {"num_items_in_batch": inputs.get("num_items_in_batch"), **extended}
+
+
 def _distinct(inputs: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
     """The first of each set of equal rows, by index, with the advantages of the set in `inputs` summed there.
 
     Exact as long as equal rows have equal ratios of new to old policy, which they have, and advantages of one sign,
     which a reward of the text alone gives them.
     """
-    parts = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-    rows: Any = torch.cat([inputs[name] for name in parts], dim=1)  # Any: torch gives unique no types
+    rows: Any = torch.cat([inputs[name] for name in _PADDED], dim=1)  # Any: torch gives unique no types
     _, group = rows.unique(dim=0, return_inverse=True)
     index = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(index, len(rows)).scatter_reduce(0, group, index, "amin")[group]
@@ -161,6 +210,7 @@ def train(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[Task],
+    examples: Sequence[tuple[Chat, str]],
     config: Grpo,
     *,
     agent: Agent,
@@ -191,8 +241,15 @@ def train(
         seed=seed,
     )
 
+    rehearsal = None
+    if config.rehearsed and examples:
+        known = [
+            (sampler.encode(chat), [*tokenizer.encode(answer), int(tokenizer.eos_token_id)])
+            for chat, answer in examples
+        ]
+        rehearsal = rehearsals(known, at_once=min(config.rehearsed, len(known)), seed=seed)
+
     def roll(prompts: list[list[dict[str, str]]], _: GRPOTrainer) -> dict[str, list[Any]]:
-        sampler.refresh()
         asked = [
             Task(id=str(index), messages=tuple(Message(**message) for message in prompt), reference={})
             for index, prompt in enumerate(prompts)
@@ -251,6 +308,7 @@ def train(
         grammars=Grammars(tokenizer, int(model.get_base_model().config.vocab_size)),
         schema=agent.response_schema,
         curriculum=curriculum,
+        rehearsal=rehearsal,
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.config import Lora
+from trainer.merged import merge
 
 
 def prepare_process(*, seed: int, threads: int | None) -> None:
@@ -51,22 +51,18 @@ def new_adapter(base: PreTrainedModel, lora: Lora) -> PeftModel:
         task_type="CAUSAL_LM",
         lora_dropout=0.0,
     )
-    return _in_float32(get_peft_model(base, config))
+    return _prepared(get_peft_model(base, config))
 
 
 def load_adapter(base: PreTrainedModel, path: Path, *, trainable: bool) -> PeftModel:
     """An adapter from its folder, to be trained further or to be used."""
-    return _in_float32(PeftModel.from_pretrained(base, path, is_trainable=trainable))
+    return _prepared(PeftModel.from_pretrained(base, path, is_trainable=trainable))
 
 
-def _in_float32(model: Any) -> PeftModel:
-    """The adapter's matrices in float32, for the optimiser; autocast computes with them in bfloat16."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            module.cast_input_dtype_enabled = (
-                False  # autocast casts once; PEFT's own casts double a CPU's work
-            )
+def _prepared(model: Any) -> PeftModel:
+    """The adapter's matrices in float32, for the optimiser; merged wherever they are computed with."""
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
+    merge(model)
     return model

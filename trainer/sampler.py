@@ -1,7 +1,7 @@
 """A `Model` in the trainer's own process: the agent loop samples from the weights that are being trained.
 
 Concurrent calls are answered as one batch. Each distinct prompt is computed once and its keys and values are shared by
-the group; finished rows leave the batch; adapters are merged into a copy of the base. On two CPU cores this gives
+the group; finished rows leave the batch; the adapter is merged (`trainer/merged.py`). On two CPU cores this gives
 about four times the tokens of a server holding the adapter apart. The grammar of the response schema is enforced
 by xgrammar, as in vLLM, so that training meets the answers that production allows.
 """
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import torch
 import xgrammar
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from agents.model import Delta, ModelRequest
@@ -34,9 +33,13 @@ class _Waiting:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
+    def length(self) -> int:
+        """Of the prompt, in characters."""
+        return sum(len(message.text) for message in self.request.messages)
+
 
 class Sampler:
-    """Samples from `model`. Call `refresh` after its adapter has changed.
+    """Samples from `model`, as its adapter is at that moment.
 
     Sampling draws from torch's global generator (seed the process); `Sampling.seed` of a request is not honoured,
     nor are `top_p` and `stop`: a request that sets one is refused with ValueError.
@@ -53,28 +56,11 @@ class Sampler:
         self.policy = policy
         self._tokenizer = tokenizer
         self._max_batch = max_batch
-        self._source = model
-        base = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._model = _merged_copy(base) if isinstance(model, PeftModel) else base
+        self._model = model.get_base_model() if isinstance(model, PeftModel) else model
         self._model.set_attn_implementation(ATTENTION)
-        self._adapted = [
-            (self._model.get_submodule(name), module)
-            for name, module in base.named_modules()
-            if isinstance(module, LoraLayer)
-        ]
-        self._grammars = Grammars(tokenizer, int(base.config.vocab_size))
+        self._grammars = Grammars(tokenizer, int(self._model.config.vocab_size))
         self._waiting: list[_Waiting] = []
         self._timer: asyncio.TimerHandle | None = None
-        self.refresh()
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Merge the adapter, as it is now, into the copy that is sampled from."""
-        for target, layer in self._adapted:
-            name = layer.active_adapters[0]
-            a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-            merged = torch.addmm(layer.base_layer.weight.float(), b.float(), a.float(), alpha=scale)
-            target.weight.copy_(merged)
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         """See `agents.model.Model.stream`; the text comes in one piece."""
@@ -92,6 +78,7 @@ class Sampler:
 
     def _answer(self) -> None:
         """Answer all that wait. It runs on the event loop's thread: the trainer has nothing else to do meanwhile."""
+        self._waiting.sort(key=_Waiting.length)  # a batch is padded to its longest prompt
         batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(0, self._answer)
@@ -108,11 +95,10 @@ class Sampler:
             if not waiting.answer.cancelled():
                 waiting.answer.set_result(call)
 
-    def encode(self, request: ModelRequest) -> list[int]:
+    def encode(self, chat: list[dict[str, str]]) -> list[int]:
         """The prompt's token ids, by the model's own chat template."""
-        messages = [message.model_dump() for message in request.messages]
         ids = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+            chat, add_generation_prompt=True, tokenize=True, return_dict=True
         )
         return list(ids["input_ids"])
 
@@ -120,7 +106,10 @@ class Sampler:
     def generate(self, requests: Sequence[ModelRequest]) -> list[ModelCall]:
         """One completion for each request, sampled as one batch."""
         started = time.perf_counter()
-        encoded = {request.messages: self.encode(request) for request in requests}
+        encoded = {
+            request.messages: self.encode([message.model_dump() for message in request.messages])
+            for request in requests
+        }
         prompts = [encoded[request.messages] for request in requests]
         rows = _Rows(requests, self._tokenizer, self._grammars)
         logits, prefix = self._prefill(prompts)
@@ -245,14 +234,3 @@ def left_padded(rows: list[list[int]], pad: int, device: torch.device) -> tuple[
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
     return ids, mask
-
-
-def _merged_copy(base: PreTrainedModel) -> PreTrainedModel:
-    """A frozen copy of the base without adapter layers, into which adapters are merged."""
-    copy = type(base)(base.config).to(device=base.device, dtype=torch.bfloat16).eval()
-    state = {
-        name.replace(".base_layer", ""): p for name, p in base.state_dict().items() if "lora_" not in name
-    }
-    copy.load_state_dict(state, strict=False)  # tied weights are stated once
-    copy.tie_weights()
-    return copy.requires_grad_(requires_grad=False)

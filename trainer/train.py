@@ -36,7 +36,7 @@ from trainer.policy import (
 from trainer.rewards import Scorer
 from trainer.rollout import roll_out
 from trainer.sampler import Sampler
-from trainer.supervised import tune
+from trainer.supervised import Chat, tune
 from trainer.tasks import Task
 
 _PROBES = 4  # each costs a CPU seconds of everybody's time when the policy is promoted
@@ -122,7 +122,7 @@ def _supervise(world: World, folder: Path, emit: Emit) -> str:
     tune(
         model,
         world.tokenizer,
-        [(_chat(world, task), format_answer(task.reference)) for task in demonstrations(world.tasks)],
+        _examples(world),
         config.supervised,
         seed=config.seed,
         run_dir=folder,
@@ -140,6 +140,7 @@ def _reinforce(world: World, folder: Path, start: str, emit: Emit) -> str:
         model,
         world.tokenizer,
         world.tasks,
+        _examples(world),
         config.grpo,
         agent=world.agent,
         knowledge=world.knowledge,
@@ -154,10 +155,14 @@ def _reinforce(world: World, folder: Path, start: str, emit: Emit) -> str:
     return _publish(world, model, "reinforced", parent=start)
 
 
-def _chat(world: World, task: Task) -> list[dict[str, str]]:
-    """The prompt that production would send for this task."""
-    _, context = retrieve(world.agent, task.messages, world.knowledge)
-    return [message.model_dump() for message in prompt(world.agent, task.messages, context)]
+def _examples(world: World) -> list[tuple[Chat, str]]:
+    """What is imitated: prompts as production would send them, with the answers to give."""
+    examples = []
+    for task in demonstrations(world.tasks):
+        _, context = retrieve(world.agent, task.messages, world.knowledge)
+        chat = [message.model_dump() for message in prompt(world.agent, task.messages, context)]
+        examples.append((chat, format_answer(task.reference)))
+    return examples
 
 
 def _publish(world: World, model: Any, stage: str, *, parent: str | None = None) -> str:

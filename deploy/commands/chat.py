@@ -76,14 +76,25 @@ def _answer(client: "OpenAI", agent: str, messages: "list[ChatCompletionMessageP
 
 def rate(
     context: typer.Context,
-    request_id: Annotated[str, typer.Argument(help="As `flywheel chat` prints it.")],
-    good: Annotated[bool, typer.Option("--up/--down", help="Right or wrong.")],
+    rated: Annotated[
+        str, typer.Argument(help="A request, as `flywheel chat` prints it; or see the options.")
+    ],
+    good: Annotated[bool | None, typer.Option("--up/--down", help="Right or wrong.")] = None,
     correct_sql: Annotated[str | None, typer.Option(help="The query that answers the question.")] = None,
     rows: Annotated[
         str | None, typer.Option(help="The rows that a right answer returns: [[…], …] as JSON.")
     ] = None,
     refuse: Annotated[str | None, typer.Option(help="Why the question cannot be answered.")] = None,
     comment: Annotated[str | None, typer.Option(help="Anything else.")] = None,
+    *,
+    call: Annotated[int | None, typer.Option(min=0, help="Rate this call of the request, from 0.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Default: correct; of an episode resolved, of a call useful.")
+    ] = None,
+    episode: Annotated[bool, typer.Option("--episode", help="Rate a whole episode, by its id.")] = False,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Take back a rating, by the id that it was given.")
+    ] = False,
 ) -> None:
     """Say whether an answer was right and, best of all, what is.
 
@@ -91,19 +102,34 @@ def rate(
     flywheel rate chatcmpl-0190… --down --correct-sql "SELECT COUNT(*) FROM claims"
     flywheel rate chatcmpl-0190… --down --rows "[[42]]" --comment "as in the monthly report"
     flywheel rate chatcmpl-0190… --down --refuse "we do not store salaries"
+    flywheel rate chatcmpl-0190… --call 0 --down
+    flywheel rate ep-0190… --episode --up
+    flywheel rate 0190… --withdraw
     """
-    from deploy.client import Client
+    from deploy.client import Client, segment
 
     correction = _correction(correct_sql, rows, refuse)
+    if withdraw:
+        said = (good, correction, comment, call, metric)
+        if episode or any(one is not None for one in said):
+            raise FlywheelError("--withdraw takes back a rating by its id: leave the other options out")
+        Client(settings_of(context)).delete(f"/v1/feedback/{segment(rated)}")
+        Console().print(f"taken back: {rated}", highlight=False, soft_wrap=True)
+        return
+    if good is None:
+        raise FlywheelError("say --up or --down, or --withdraw to take a rating back")
     if good and correction is not None:
         raise FlywheelError("--up says that the answer was right: leave the correction out, or say --down")
-    body: dict[str, Any] = {"request_id": request_id, "name": "correct", "value": good, "source": "cli"}
-    body |= {} if correction is None else {"correction": correction}
-    body |= {} if comment is None else {"comment": comment}
-    Client(settings_of(context)).post("/v1/feedback", body)
-    Console().print(
-        f"recorded: {request_id} is {'right' if good else 'wrong'}", highlight=False, soft_wrap=True
-    )
+    body: dict[str, Any] = {"episode_id" if episode else "request_id": rated, "value": good, "source": "cli"}
+    body["name"] = metric or ("resolved" if episode else "correct" if call is None else "useful")
+    given = {"call": call, "correction": correction, "comment": comment}
+    body |= {name: value for name, value in given.items() if value is not None}
+    answer = Client(settings_of(context)).post("/v1/feedback", body)
+    verdict = "right" if good else "wrong"
+    if body["name"] != "correct":
+        verdict = f"{'' if good else 'not '}{body['name']}"
+    Console().print(f"recorded: {rated} is {verdict}", highlight=False, soft_wrap=True)
+    Console().print(f"[dim]rating {answer['feedback_id']}[/]", highlight=False, soft_wrap=True)
 
 
 def _correction(sql: str | None, rows: str | None, refusal: str | None) -> dict[str, Any] | None:

@@ -78,7 +78,10 @@ def create(
     settings = settings_of(context)
     wanted = checked_scopes(scopes or ["invoke", "rate"], tenant, settings)
     with opened(settings) as keys:
-        secret = keys.create(owner, wanted, tenant=tenant, expires=until, quota=limits)
+        try:
+            secret = keys.create(owner, wanted, tenant=tenant, expires=until, quota=limits)
+        except ValueError as error:
+            raise FlywheelError(str(error)) from error
     Console(soft_wrap=True).print(secret, highlight=False)
 
 

@@ -1,7 +1,7 @@
 """What is redacted, as it is configured."""
 
 import importlib
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,14 +19,14 @@ class RedactionRules(BaseModel):
     rules: tuple[Builtin, ...] = Field((), description="Rules that come with Flywheel.")
     patterns: dict[RuleName, Annotated[str, Field(min_length=1, max_length=1_000)]] = Field(
         {},
-        description="Regular expressions of your own by name, in RE2's syntax: no look-around, no back-references, "
-        "and therefore no text that takes them long. They need the extra `redaction`.",
+        description="Expressions of your own by name, in RE2's syntax, in which no text takes them long (no "
+        "look-around, no back-references). They need the extra `redaction`.",
     )
 
     @model_validator(mode="after")
     def _can_be_compiled(self) -> "RedactionRules":
         for name, pattern in self.patterns.items():
-            if name in Builtin.__args__:  # type: ignore[attr-defined]  # a Literal has them
+            if name in get_args(Builtin):
                 raise ValueError(f"patterns.{name}: a rule of Flywheel's has this name; choose another")
             compiled(name, pattern)
         return self

@@ -61,8 +61,11 @@ class Keys:
     ) -> str:
         """Make a key and return its secret, `fw-…`: the only time that anyone sees it.
 
-        Raises `ValueError` for a scope that is empty or has a space in it.
+        Raises `ValueError` for a scope that is empty or has a space in it, and for an owner with a slash: `app/ann` is
+        the name of a rater for whom the owner `app` speaks.
         """
+        if "/" in owner:
+            raise ValueError(f"an owner has no slash in its name: {owner}")
         secret = f"fw-{secrets.token_urlsafe(32)}"
         row = {
             "key_hash": _hash(secret),

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, case, exi
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from feedback.events import AnyEvent, Erased, PolicyChanged, Rating, RequestFinished, Status
-from feedback.policies import PolicyStatus, project
+from feedback.policies import TOLD, PolicyStatus, project
 from feedback.sqlite import truncate_log
 from feedback.store import tables
 from feedback.store.admitting import admit
@@ -135,13 +135,16 @@ class Store:
         trace_id: str | None = None,
         span_id: str | None = None,
     ) -> RequestFinished | None:
-        """The newest request of an episode, of a trace, or of a span, if one of this tenant has landed."""
+        """The newest request of an episode, of a trace, or of a span, if one of this tenant has landed.
+
+        Where there are some of this gateway, of these: what others told of the same trace does not stand before them.
+        """
         c = tables.requests.c
         given = ((c.episode_id, episode_id), (c.trace_id, trace_id), (c.span_id, span_id))
         wanted = [column == value for column, value in given if value is not None]
-        query = (
-            select(c.payload).where(c.tenant == tenant, *wanted).order_by(c.time.desc(), c.event_id.desc())
-        )
+        others = c.policy.contains(TOLD, autoescape=True)
+        query = select(c.payload).where(c.tenant == tenant, *wanted)
+        query = query.order_by(others, c.time.desc(), c.event_id.desc())
         with self.reading() as connection:
             payload = connection.execute(query.limit(1)).scalar_one_or_none()
         return None if payload is None else RequestFinished.model_validate_json(payload)

@@ -17,7 +17,8 @@ from gateway.wire import Body, read
 
 router = APIRouter(tags=["keys"])
 
-_Owner = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^\S(.*\S)?$")]
+# A slash would name one of those for whom the owner of another key rates.
+_Owner = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s/]([^/]*[^\s/])?$")]
 
 
 class CreateKey(Body):

@@ -35,7 +35,7 @@ class RetentionContract:
 
     def test_ratings_kept_answers_and_dead_letters_go_and_policies_and_erasures_stay(self, store: Store):
         old = NOW - 9 * DAY
-        stay = [change("a@1", "active").model_copy(update={"time": old}), rating("r2")]
+        stay: list[AnyEvent] = [change("a@1", "active").model_copy(update={"time": old}), rating("r2")]
         store.write([*stay, erased("nobody", time=old), rating(time=old)], [DeadLetter(b"x", "no JSON")])
         answers = Replies(store, keep=DAY, hold=DAY)
         claim = answers.claim(Slip("default", "k", "n"), "d")

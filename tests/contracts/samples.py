@@ -48,7 +48,7 @@ def request(request_id: str = "r1", question: str = "How many?", **fields: Any) 
     )
 
 
-def rating(request_id: str | None = "r1", value: bool | float | str = True, **fields: Any) -> Rating:
+def rating(request_id: str | None = "r1", value: Any = True, **fields: Any) -> Rating:
     return Rating.model_validate({"rater": "ann", "request_id": request_id, "value": value, **fields})
 
 

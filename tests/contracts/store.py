@@ -1,17 +1,27 @@
 """What every store must do. A subclass has the fixture `store`: an empty one, open."""
 
+import subprocess
+import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
-from feedback.events import AnyEvent
+from feedback.events import CLIENT_ID, AnyEvent
+from feedback.policies import told_policy
 from feedback.quota import Quota
 from feedback.store import (
     BackgroundResponses,
     Claim,
     DeadLetter,
     Deletions,
+    Filter,
     Keys,
+    Ratings,
     Replies,
     Reply,
     Slip,
@@ -22,13 +32,58 @@ from feedback.store import (
     Unfinished,
     Usage,
 )
+from feedback.store.tables import metadata
 from tests.contracts.samples import at, change, rating, request
 
 NOW = datetime.now(UTC)
 SLIP = Slip("t", "k", "n")
 
 
+OPEN_AND_WRITE = """
+import sys
+from feedback.store import Store
+from tests.contracts.samples import request
+print("ready", flush=True)
+for url in sys.stdin:
+    store = Store.open(url.strip())
+    store.write([request(f"{sys.argv[1]}-{n}") for n in range(20)])
+    store.close()
+    print("done", flush=True)
+"""
+
+
+def open_at_once(urls: Iterable[str]) -> None:
+    """Three processes open each of these new stores at once and write to it; all must succeed."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AND_WRITE, str(n)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"  # all is imported
+    for url in urls:
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write(f"{url}\n")
+            process.stdin.flush()
+        for process in started:
+            assert process.stdout is not None and process.stdout.readline() == "done\n"
+        store = Store.open(url)
+        assert store.counts()["requests"] == 60
+        store.close()
+    for process in started:
+        process.communicate()
+
+
 class StoreContract:
+    def test_the_migrations_make_the_tables_that_the_code_describes(self, store: Store):
+        with store.reading() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
     def test_an_event_is_read_as_it_was_written(self, store: Store):
         asked = request(metadata={"purpose": "chat"}, error=None, trace_id="ab" * 16)
         store.write([asked])
@@ -123,6 +178,89 @@ class StoreContract:
         wanted = rating("r1", name="correct")
         store.write([wanted, rating("r2"), rating("r1", name="useful")])
         assert list(store.current_ratings(tenant="default", request_id="r1", name="correct")) == [wanted]
+
+    def test_a_later_rating_supersedes_on_its_own_target_only(self, store: Store):
+        targets: list[dict[str, Any]] = [
+            {"request_id": "r1"},
+            {"request_id": "r1", "call": 0},
+            {"request_id": "r1", "call": 1},
+            {"request_id": None, "episode_id": "e1"},
+            {"request_id": None, "episode_id": "e2"},
+        ]
+        first = [rating(**target, value=True, time=at(1)) for target in targets]
+        # Of a request, the episode is not known as long as it has not landed.
+        again = [rating(**{"episode_id": "e1", **target}, value=False, time=at(2)) for target in targets]
+        store.write(first)
+        for n, later in enumerate(again):
+            store.write([later])
+            wanted = {one.event_id for one in (*again[: n + 1], *first[n + 1 :])}
+            assert {one.event_id for one in store.current_ratings(tenant="default")} == wanted
+            listed = Ratings(store).page(Filter(), tenant="default", limit=9).ratings
+            assert {one.event_id for one in listed} == wanted
+            assert Ratings(store).stands(later) and not Ratings(store).stands(first[n])
+
+    def test_what_is_withdrawn_counts_no_more_until_something_else_is_said(self, store: Store):
+        page = partial(Ratings(store).page, tenant="default", limit=9)
+        said, other = rating(time=at(1)), rating(rater="bob", time=at(1))
+        taken_back = rating(value=None, time=at(2))
+        store.write([taken_back, said, other])
+        assert list(store.current_ratings(tenant="default")) == [other] == list(page(Filter()).ratings)
+        assert list(page(Filter(withdrawn=True)).ratings) == [taken_back]
+        anew = rating(value=False, time=at(3))
+        store.write([anew])
+        assert list(store.current_ratings(tenant="default")) == [other, anew]
+        assert page(Filter(withdrawn=True)).ratings == []
+        assert len(list(store.ratings(tenant="default"))) == 4
+
+    def test_ratings_of_an_episode_belong_to_the_agents_that_answered_in_it(self, store: Store):
+        of_episode, of_another = (rating(None, episode_id=name) for name in ("e-r1", "e-r2"))
+        store.write([request("r1"), request("r2", agent="other"), of_episode, of_another])
+        assert list(store.current_ratings(tenant="default", agent="sql-analyst")) == [of_episode]
+        assert list(Ratings(store).page(Filter(agent="other"), tenant="default", limit=9).ratings) == [
+            of_another
+        ]
+
+    def test_a_page_of_ratings_ends_where_the_next_begins(self, store: Store):
+        said = sorted(
+            (rating(f"r{n}", time=at(n // 4)) for n in range(9)), key=lambda one: (one.time, one.event_id)
+        )
+        store.write(said)
+        listed = Ratings(store)
+        newest = listed.page(Filter(), tenant="default", limit=4)
+        assert (list(newest.ratings), newest.has_more) == (said[:4:-1], True)
+        rest = listed.page(Filter(), tenant="default", limit=5, after=newest.ratings[-1])
+        assert (list(rest.ratings), rest.has_more) == (said[4::-1], False)
+        onwards = listed.page(Filter(), tenant="default", limit=9, after=said[2], order="asc")
+        assert list(onwards.ratings) == said[3:]
+
+    def test_a_rating_is_found_by_its_id_in_its_own_tenant(self, store: Store):
+        said = rating(tenant="a", tags={CLIENT_ID: "s1"})
+        store.write([said])
+        listed = Ratings(store)
+        assert listed.get(said.event_id, "a") == said
+        assert listed.get(said.event_id, "b") is None is listed.get("nowhere", "a")
+        assert list(listed.page(Filter(client_id="s1"), tenant="a", limit=9).ratings) == [said]
+        assert listed.page(Filter(client_id="s1"), tenant="b", limit=9).ratings == []
+
+    def test_the_newest_request_of_an_episode_a_trace_or_a_span_is_found(self, store: Store):
+        asked = [request(f"r{n}", episode_id="e", trace_id="ab" * 16, time=at(n)) for n in (1, 2, 0)]
+        store.write([*asked, request("r9", tenant="b", episode_id="e", trace_id="ab" * 16, time=at(9))])
+        assert store.newest("default", episode_id="e") == asked[1]
+        assert store.newest("default", trace_id="ab" * 16) == asked[1]
+        assert store.newest("default", span_id=asked[2].span_id) == asked[2]
+        assert store.newest("default", trace_id="cd" * 16) is None
+        assert store.newest("c", episode_id="e") is None
+
+    def test_what_others_told_of_is_found_where_the_gateway_answered_nothing_in_it(self, store: Store):
+        fields = {"episode_id": "e", "trace_id": "ab" * 16}
+        ours = request("r1", **fields, time=at(0))
+        told = request(
+            "t1", **fields, time=at(1), origin="otlp", policy=told_policy("sql-analyst", "gpt-large")
+        )
+        store.write([told])
+        assert store.newest("default", episode_id="e") == told
+        store.write([ours])
+        assert store.newest("default", episode_id="e") == store.newest("default", trace_id="ab" * 16) == ours
 
     def test_policies_have_their_state_and_history(self, store: Store):
         first = change("sql-analyst@1", "candidate", 1, path="/checkpoints/1")
@@ -299,6 +437,10 @@ class StoreContract:
         assert kept.find("r1", "a") is not None
         BackgroundResponses(store, hold=timedelta(0), keep=timedelta(0)).add("r3", "a", {})
         assert [kept.find(name, "a") is None for name in ("r1", "r2", "r3")] == [True, True, False]
+
+    def test_an_owner_cannot_be_named_as_those_are_for_whom_another_speaks(self, store: Store):
+        with pytest.raises(ValueError, match="no slash"):
+            Keys(store).create("app/ann", [])
 
     def test_a_scope_of_two_words_is_refused(self, store: Store):
         with pytest.raises(ValueError, match="one word"):

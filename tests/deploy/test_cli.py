@@ -58,6 +58,9 @@ def gateway(settings: Settings) -> Iterator[Gateway]:
         def do_POST(self) -> None:
             self.do_GET()
 
+        def do_DELETE(self) -> None:
+            self.do_GET()
+
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name for it
             pass
 
@@ -196,11 +199,45 @@ def test_a_rating_goes_out_as_it_was_given(
 
 
 @pytest.mark.parametrize(
+    ("words", "sent", "said"),
+    [
+        (("--up", "--episode"), {"episode_id": "x1", "name": "resolved", "value": True}, "x1 is resolved"),
+        (
+            ("--down", "--call", "0"),
+            {"request_id": "x1", "call": 0, "name": "useful", "value": False},
+            "x1 is not useful",
+        ),
+        (
+            ("--down", "--metric", "polite"),
+            {"request_id": "x1", "name": "polite", "value": False},
+            "x1 is not polite",
+        ),
+    ],
+)
+def test_an_episode_or_a_call_is_rated_by_its_own_metric(
+    run: Any, gateway: Gateway, words: tuple[str, ...], sent: dict[str, Any], said: str
+):
+    gateway.answers["/v1/feedback"] = (200, {"feedback_id": "f1", "matched": True})
+    result = run("rate", "x1", *words)
+    assert result.out == f"recorded: {said}\nrating f1\n"
+    assert gateway.asked == [("POST", "/v1/feedback", {"source": "cli"} | sent)]
+
+
+def test_a_rating_is_taken_back_by_its_id(run: Any, gateway: Gateway):
+    gateway.answers["/v1/feedback/f1"] = (200, {"withdrawn": True})
+    assert run("rate", "f1", "--withdraw").out == "taken back: f1\n"
+    assert gateway.asked == [("DELETE", "/v1/feedback/f1", None)]
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--up", "--correct-sql", "SELECT 1"), "leave the correction out"),
         (("--down", "--rows", "1,2"), "--rows is not JSON"),
         (("--down", "--rows", "[[1]]", "--refuse", "no"), "give one of"),
+        ((), "say --up or --down"),
+        (("--withdraw", "--up"), "leave the other options out"),
+        (("--withdraw", "--episode"), "leave the other options out"),
     ],
 )
 def test_a_rating_that_contradicts_itself_is_not_sent(
@@ -267,7 +304,7 @@ def test_a_key_can_be_made_listed_and_revoked_without_a_gateway(run: Any):
 def test_an_unknown_scope_is_refused(run: Any):
     result = run("keys", "create", "ada", "--scope", "root")
     assert result.code == 1
-    assert "there are invoke, rate, review, operate, admin" in result.err
+    assert "there are invoke, ingest, rate, review, operate, admin, erase" in result.err
 
 
 def test_only_operators_can_be_given_what_all_tenants_share(run: Any):

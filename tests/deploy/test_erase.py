@@ -81,7 +81,9 @@ def checkpoint(settings: Settings, digest: str, dataset_id: str, parent: str | N
     return policy
 
 
-def carried_out(settings: Settings, store: Store, person: str | None = None, name: str | None = None) -> list[Line]:
+def carried_out(
+    settings: Settings, store: Store, person: str | None = None, name: str | None = None
+) -> list[Line]:
     return erase(settings, store, wanted(settings, person, name, None, "asked"))
 
 
@@ -137,13 +139,17 @@ def test_a_data_set_that_cannot_be_read_is_named_and_left(settings: Settings, st
     (settings.var / "datasets").mkdir()
     (settings.var / "datasets" / "odd.jsonl").write_text("no header")
     lines = carried_out(settings, store, "ann")
-    assert [(line.left, line.note[:14]) for line in lines if line.where == "data set odd"] == [(1, "cannot be read")]
+    assert [(line.left, line.note[:14]) for line in lines if line.where == "data set odd"] == [
+        (1, "cannot be read")
+    ]
 
 
 def test_what_waits_and_which_keys_live_is_said(settings: Settings, store: Store) -> None:
     Keys(store).create("ann", ["invoke"])
     outbox = Outbox(settings.feedback.outbox)
-    outbox.write([request(caller="ann").model_dump_json().encode(), request(caller="bob").model_dump_json().encode()])
+    outbox.write(
+        [request(caller="ann").model_dump_json().encode(), request(caller="bob").model_dump_json().encode()]
+    )
     lines = {line.where: line for line in carried_out(settings, store, "ann")}
     outbox.close()
     assert lines["outboxes"][:3] == ("outboxes", 1, 1)
@@ -151,6 +157,8 @@ def test_what_waits_and_which_keys_live_is_said(settings: Settings, store: Store
 
 
 @pytest.mark.parametrize(("person", "name"), [(None, None), ("ann", "r1"), ("a" * 201, None)])
-def test_an_erasure_is_of_a_person_or_of_a_request(settings: Settings, person: str | None, name: str | None) -> None:
+def test_an_erasure_is_of_a_person_or_of_a_request(
+    settings: Settings, person: str | None, name: str | None
+) -> None:
     with pytest.raises(FlywheelError):
         wanted(settings, person, name, None, "")

@@ -76,7 +76,9 @@ def test_topics_are_made_once_and_a_topic_that_differs_is_named_and_left_alone(r
 def test_the_status_shows_topics_and_what_waits_on_them(run: Any, piped: Settings):
     run("kafka", "init")
     publish(piped, as_json(request("r1"), request("r2"), rating("r1")))
-    told = run("kafka", "status").out
+    result = run("kafka", "status")
+    assert result.err == ""
+    told = result.out
     assert f"brokers     {options_of(piped).bootstrap_servers[0]}" in told
     assert "collectors  0" in told
     rows = [line.replace("│", " ").split() for line in told.splitlines() if "│" in line]

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from deploy import process
-from deploy.process import StartError, holder, running
+from deploy.process import StartError, holder, kept, running
 from tests.deploy.conftest import fake_program, free_port, of_folder
 
 
@@ -135,3 +135,46 @@ async def test_it_is_said_who_holds_a_port(tmp_path: Path):
         port = server.sockets[0].getsockname()[1]
         assert f"(process {os.getpid()})" in (holder(port) or "")
     assert holder(free_port()) is None
+
+
+async def test_one_that_is_kept_is_started_again_and_its_end_is_told(tmp_path: Path):
+    told: list[StartError] = []
+    ends = replace(
+        fake_program("one", free_port(), tmp_path),
+        command=(
+            "/bin/sh",
+            "-c",
+            f"echo $$ >> {tmp_path}/pids; test $(wc -l < {tmp_path}/pids) -eq 3 && sleep 600",
+        ),
+    )
+    async with kept(ends, told.append) as first:
+        await first.died()
+        async with asyncio.timeout(20):
+            while len(told) < 2 or not of_folder(tmp_path):
+                await asyncio.sleep(0.05)
+    assert [str(death).splitlines()[0] for death in told] == [
+        f"one ended with status 1. The end of {tmp_path}/one.log:"
+    ] * 2
+    assert await gone(tmp_path)
+
+
+async def test_one_that_is_kept_and_cannot_be_started_is_an_error(tmp_path: Path):
+    missing = replace(fake_program("one", free_port(), tmp_path), folder=tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError):
+        async with kept(missing, lambda _: None):
+            pass
+
+
+async def test_it_is_ended_by_the_signal_that_it_wants(tmp_path: Path):
+    script = (
+        "import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(print('in order'))); "
+    )
+    wanted = replace(
+        fake_program("one", free_port(), tmp_path),
+        command=(sys.executable, "-u", "-c", script + "print('runs'); time.sleep(600)"),
+        stop_signal=signal.SIGINT,
+    )
+    async with running(wanted), asyncio.timeout(20):
+        while "runs" not in (tmp_path / "one.log").read_text():
+            await asyncio.sleep(0.05)
+    assert (tmp_path / "one.log").read_text() == "runs\nin order\n"

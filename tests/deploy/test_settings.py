@@ -146,3 +146,22 @@ def test_external_models_are_off_unless_named_and_reach_the_gateway(settings: Se
     assert gateway_config(settings.model_copy(update={"external": (model,)})).external == (model,)
     assert "no other one is called x" in message(write(tmp_path, entry + 'fallbacks = ["x"]'))
     assert "no such setting" in message(write(tmp_path, entry + "key = 1"))
+
+
+def test_the_section_of_kafka_that_the_shipped_file_shows_is_a_valid_one(root: Path, tmp_path: Path):
+    lines = (root / "flywheel.toml").read_text().splitlines()
+    begin = lines.index("# [kafka]")
+    shown = [line.removeprefix("# ") for line in lines[begin : lines.index("", begin)]]
+    kafka = load(write(tmp_path, "\n".join(shown).replace('"PLAINTEXT"', '"SASL_SSL"'))).kafka
+    assert kafka is not None
+    assert kafka.bootstrap_servers == ("127.0.0.1:9092",)
+    assert kafka.ca_file == str(tmp_path / "ca.pem")
+    assert load(root / "flywheel.toml").kafka is None
+
+
+def test_kafka_may_be_named_by_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FLYWHEEL_KAFKA__BOOTSTRAP_SERVERS", '["kafka:9092"]')
+    kafka = load(write(tmp_path, "")).kafka
+    assert kafka is not None and kafka.bootstrap_servers == ("kafka:9092",)
+    monkeypatch.setenv("FLYWHEEL_KAFKA__BOOTSTRAP_SERVER", '["kafka:9092"]')
+    assert "FLYWHEEL_KAFKA__BOOTSTRAP_SERVER" in message(tmp_path / "flywheel.toml").upper()

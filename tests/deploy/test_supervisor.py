@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -18,13 +19,14 @@ from deploy.errors import FlywheelError
 from deploy.keys import operator_key
 from deploy.process import Program, StartError, holder
 from deploy.settings import Settings
-from deploy.supervisor import current, gateway_program, running, vllm_program
+from deploy.supervisor import collector_program, current, gateway_program, running, vllm_program
+from feedback.bus.kafka.options import KafkaOptions
 from feedback.quota import Quota
 from feedback.store import Keys, Store
 from gateway.config import Bounds, GatewayConfig
 from gateway.limits.config import LimitsConfig, Price
 from gateway.scopes import SCOPES
-from tests.deploy.conftest import fake_program, of_folder
+from tests.deploy.conftest import fake_program, free_port, of_folder
 
 Pretend = Callable[..., None]
 
@@ -227,3 +229,70 @@ def test_the_gateway_is_told_of_every_limit_and_bound(settings: Settings):
     config = GatewayConfig.load(Path(gateway_program(changed).command[-1]))
     assert (config.limits, config.bounds, config.workers) == (limits, bounds, 3)
     assert (config.operator_tenant, config.max_body_bytes, config.idempotency_hours) == ("us", 4_096, 1.5)
+
+
+def test_a_password_of_the_database_stands_neither_in_a_file_nor_on_a_command_line(settings: Settings):
+    url = "postgresql://ann:s3cret%2F@db/flywheel"
+    feedback = settings.feedback.model_copy(update={"store_url": url})
+    settings = settings.model_copy(update={"feedback": feedback})
+    kafka = KafkaOptions(bootstrap_servers=("kafka:9092",))
+    gateway = gateway_program(settings)
+    collector = collector_program(settings, kafka, 1)
+    assert "s3cret" not in (settings.var / "gateway.json").read_text()
+    assert "s3cret" not in str((gateway.command, collector.command))
+    assert gateway.environment["PGPASSWORD"] == collector.environment["PGPASSWORD"] == "s3cret/"
+    assert collector.command[-1] == "postgresql://ann@db/flywheel"
+
+
+def test_gateway_and_collector_are_told_of_the_same_kafka(settings: Settings):
+    kafka = KafkaOptions(
+        bootstrap_servers=("kafka:9092",), prefix="ours", replication=3, min_insync_replicas=2
+    )
+    settings = settings.model_copy(update={"kafka": kafka})
+    assert GatewayConfig.load(Path(gateway_program(settings).command[-1])).kafka == kafka
+    told = collector_program(settings, kafka, 1).command[-2]
+    assert KafkaOptions.model_validate_json(told) == kafka
+
+
+async def test_without_a_broker_nothing_answers_and_it_says_where_one_was_looked_for(
+    settings: Settings, pretend: Pretend, tmp_path: Path
+):
+    kafka = KafkaOptions(bootstrap_servers=(f"127.0.0.1:{free_port()}",))
+    with pytest.raises(StartError, match=rf"Kafka at {kafka.bootstrap_servers[0]}.*see \[kafka\]"):
+        async with running(settings.model_copy(update={"kafka": kafka}), quiet()):
+            pass
+    assert of_folder(tmp_path) == []
+
+
+async def test_a_killed_collector_is_started_again_and_answers_go_on(
+    piped: Settings, pretend: Pretend, monkeypatch: pytest.MonkeyPatch, root: Path
+):
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    two = piped.model_copy(update={"feedback": piped.feedback.model_copy(update={"collectors": 2})})
+    async with running(two, quiet()) as system:
+        first = await collectors(two, 2)
+        psutil.Process(first[0]).kill()
+        async with asyncio.timeout(60):
+            while (now := await collectors(two, 2)) == first:
+                await asyncio.sleep(0.1)
+        assert first[1] in now
+        assert [part.program.name for part in system.processes] == ["vllm", "gateway"]
+        assert holder(two.gateway.port) is not None
+    assert await asyncio.to_thread(pids, two) == []
+
+
+async def collectors(settings: Settings, count: int) -> list[int]:
+    async with asyncio.timeout(60):
+        while len(found := pids(settings)) < count:
+            await asyncio.sleep(0.1)
+    return found
+
+
+def pids(settings: Settings) -> list[int]:
+    """The collectors of these settings, without their guards."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if words[1:3] == ["-m", "feedback.bus.kafka.collecting"] and settings.feedback.store_url in words:
+            found.append(process.pid)
+    return sorted(found)

@@ -70,12 +70,27 @@ def test_a_correction_is_the_reference(correction):
         (no(correction={}), '{"sql": "SELECT 1"}', "malformed"),
         (rating(value=1.0), '{"sql": "SELECT 1"}', "not_boolean"),
         (rating(value="yes"), '{"sql": "SELECT 1"}', "not_boolean"),
+        (rating(value={"polite": True}), '{"sql": "SELECT 1"}', "not_boolean"),
+        (yes(call=0), '{"sql": "SELECT 1"}', "of_one_call"),
+        (no(call=1, correction={"sql": "SELECT 2"}), '{"sql": "SELECT 1"}', "of_one_call"),
+        (no(correction="two, I think"), '{"sql": "SELECT 1"}', "free_text"),
     ],
 )
 def test_what_cannot_be_checked_is_rejected_with_its_reason(rated, answer, reason):
     curated = curate([episode("r1", rated, answer=answer)], resolve)
     assert curated.samples == ()
     assert curated.rejected == {reason: 1}
+
+
+def test_what_is_said_of_a_whole_episode_is_evidence_of_its_last_answer():
+    asked = [request(f"r{n}", f"Question {n}?", episode_id="e1") for n in range(2)]
+    whole = rating(None, episode_id="e1", value=False, correction={"sql": "SELECT 2"})
+    [sample] = curate(build(asked, [whole]).episodes, resolve).samples
+    assert (sample.question, sample.reference, sample.request_ids) == (
+        "Question 1?",
+        {"sql": "SELECT 2"},
+        ("r1",),
+    )
 
 
 def test_a_rating_of_another_metric_is_none_of_this():
@@ -202,3 +217,19 @@ def test_each_rating_is_accounted_for_and_the_order_of_episodes_changes_nothing(
         for asked, ratings in random.Random(seed).sample(episodes, len(episodes))
     ]
     assert curate(shuffled, resolve) == curated
+
+
+def test_what_others_tell_of_is_learned_from_where_it_is_verified_and_could_have_been_asked_here():
+    told = {"origin": "otlp", "calls": (), "policy": "sql-analyst@otlp:gpt-large"}
+    assert only(episode("r1", yes(), **told)).reference == {"sql": "SELECT 1"}
+    unverifiable = curate([episode("r1", yes(), answer="42 claims", **told)], resolve)
+    assert (unverifiable.samples, unverifiable.rejected) == ((), {"malformed": 1})
+    user = Message(role="user", content="How many?")
+    for asked in (
+        (),
+        (Message(role="system", content="Be brief."), user),
+        (user, Message(role="tool", content="1", tool_call_id="c")),
+        (Message(role="user", content=({"type": "image"},)),),
+    ):
+        curated = curate([episode("r1", yes(), **told, input=asked)], resolve)
+        assert (curated.samples, curated.rejected) == ((), {"no_question": 1})

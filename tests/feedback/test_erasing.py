@@ -35,7 +35,9 @@ class TestErasureOnPostgres(ErasureContract):
             with store.writing() as connection:
                 admit(connection, [asked()], [])
                 writing.set()
-                erasing.wait(0.3)  # the erasure waits for this transaction: it has come, or cannot be let come
+                erasing.wait(
+                    0.3
+                )  # the erasure waits for this transaction: it has come, or cannot be let come
                 insert_new(connection, requests, [row_of(asked())])
 
         thread = threading.Thread(target=write)

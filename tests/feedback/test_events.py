@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feedback.events import (
+    CLIENT_ID,
+    Erased,
+    ExternalCall,
     Message,
     ModelCall,
     PolicyChanged,
@@ -83,10 +86,22 @@ turns = st.builds(
     items=st.lists(short, max_size=2).map(tuple),
     parameters=objects,
 )
+external_calls = st.builds(
+    ExternalCall,
+    model=short,
+    provider_model=short,
+    request=objects,
+    response=objects,
+    finish_reason=short,
+    time_to_first_token=st.none() | seconds,
+    latency=seconds,
+)
+values = st.booleans() | numbers | st.text(max_size=20)
 events = st.one_of(
     st.builds(
         RequestFinished,
         **envelope,
+        origin=st.sampled_from(["gateway", "otlp"]),
         request_id=short,
         episode_id=short,
         agent=short,
@@ -95,7 +110,7 @@ events = st.one_of(
         input=messages.map(tuple),
         output=st.none() | st.text(),
         status=st.sampled_from(["completed", "failed", "cancelled"]),
-        calls=st.lists(model_calls() | tool_calls, max_size=3).map(tuple),
+        calls=st.lists(model_calls() | tool_calls | external_calls, max_size=3).map(tuple),
         metadata=tags,
         turn=st.none() | turns,
         latency=seconds,
@@ -104,12 +119,19 @@ events = st.one_of(
         Rating,
         **envelope,
         rater=short,
+        rater_kind=st.sampled_from(["human", "model", "code"]),
+        source=short,
         request_id=short,
-        value=st.booleans() | numbers | st.text(max_size=20),
-        correction=st.none() | objects,
+        call=st.none() | st.integers(0, 2**31),
+        episode_id=st.none() | short,
+        value=st.none() | values | st.dictionaries(short, values, min_size=1, max_size=3),
+        correction=st.none() | objects | st.text(max_size=20),
         comment=st.none() | st.text(),
         tags=tags,
     ),
+    st.builds(Rating, **envelope, rater=short, request_id=st.none(), episode_id=short, value=values),
+    st.builds(Erased, **envelope, person=short, by=short, reason=st.text(max_size=20)),
+    st.builds(Erased, **envelope, request_id=short, by=short),
     st.builds(
         PolicyChanged,
         **envelope,
@@ -129,7 +151,12 @@ def test_every_event_is_read_back_as_it_was_written(event):
 
 
 @pytest.mark.parametrize(
-    ("version", "kinds"), [(1, ["request_finished", "rating", "policy_changed"]), (2, ["request_finished"])]
+    ("version", "kinds"),
+    [
+        (1, ["request_finished", "rating", "policy_changed"]),
+        (2, ["request_finished"]),
+        (3, ["request_finished", *["rating"] * 5, "erased", "erased"]),
+    ],
 )
 def test_events_written_by_every_version_are_read_for_ever(version, kinds):
     lines = (DATA / f"events_v{version}.jsonl").read_text("utf-8").splitlines()
@@ -202,4 +229,25 @@ def test_ids_sort_by_the_time_at_which_they_were_made():
 def test_what_belongs_together_has_one_key():
     assert episode_key(request()) == episode_key(rating(episode_id="e-r1")) == "e-r1"
     assert episode_key(rating()) == "r1"
+    assert episode_key(rating(request_id=None, episode_id="e1")) == "e1"
     assert episode_key(change("sql-analyst@1", "candidate")) == "sql-analyst"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"request_id": None}, "neither a request nor an episode"),
+        ({"request_id": None, "episode_id": "e1", "call": 0}, "a call without its request"),
+        ({"call": -1}, "greater than or equal"),
+        ({"rater_kind": "cat"}, "human"),
+    ],
+)
+def test_a_rating_is_of_something(fields, said):
+    with pytest.raises(ValidationError, match=said):
+        rating(**fields)
+
+
+def test_a_rating_without_a_value_takes_back_and_keeps_the_id_that_its_client_chose():
+    assert rating(value=None).withdrawn and not rating(value=False).withdrawn
+    assert rating(tags={CLIENT_ID: "s1"}).client_id == "s1"
+    assert rating().client_id is None

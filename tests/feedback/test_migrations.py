@@ -69,3 +69,13 @@ def test_what_was_deleted_does_not_come_back_when_the_table_is_not_needed_for_a_
     _move(store, config, FIRST)
     _move(store, config, HEAD)
     assert deletions.has("resp_1", "acme")
+
+
+def test_requests_of_before_are_found_by_their_traces_and_spans(store: Store, config: Config):
+    asked = [request(f"r{n}", trace_id=f"{n:032x}") for n in range(5)]
+    store.write([*asked, request("r5")])
+    _move(store, config, "0007")
+    _move(store, config, HEAD)
+    for one in asked:
+        assert store.newest("default", trace_id=one.trace_id) == one
+        assert store.newest("default", span_id=one.span_id) == one

@@ -1,30 +1,16 @@
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy import make_url, text
 
 from feedback.collector import Collector
 from feedback.episodes import build
 from feedback.store import Claim, DeadLetter, Replies, Slip, Slot, Spent, Store, StoreError, Usage
-from feedback.store.tables import metadata
 from tests.contracts.samples import at, model_call, rating, request
-from tests.contracts.store import StoreContract
+from tests.contracts.store import StoreContract, open_at_once
 from tests.servers import libpq
-
-OPEN_AND_WRITE = """
-import sys
-from feedback.store import Store
-from tests.contracts.samples import request
-print("ready", flush=True)
-store = Store.open(sys.stdin.readline().strip())
-store.write([request(f"{sys.argv[1]}-{n}") for n in range(20)])
-"""
 
 
 class TestPostgresStore(StoreContract):
@@ -33,29 +19,8 @@ class TestPostgresStore(StoreContract):
         return postgres_store
 
 
-def test_the_migrations_make_the_tables_that_the_code_describes(postgres_store):
-    with postgres_store.reading() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-
-
 def test_processes_that_open_a_new_store_at_once_all_succeed(fresh_database):
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPEN_AND_WRITE, str(n)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(3)
-    ]
-    for process in started:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in started:
-        process.communicate(f"{fresh_database}\n")
-    assert [process.returncode for process in started] == [0, 0, 0]
-    store = Store.open(fresh_database)
-    assert store.counts()["requests"] == 60
-    store.close()
+    open_at_once([fresh_database])
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])

@@ -1,31 +1,14 @@
 import hashlib
 import sqlite3
-import subprocess
-import sys
 import threading
 from datetime import datetime
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from feedback.store import Deletions, Keys, Store, StoreError
-from feedback.store.tables import metadata
 from tests.contracts.samples import request
-from tests.contracts.store import StoreContract
-
-OPEN_AND_WRITE = """
-import sys
-from feedback.store import Store
-from tests.contracts.samples import request
-print("ready", flush=True)
-for url in sys.stdin:
-    store = Store.open(url.strip())
-    store.write([request(f"{sys.argv[1]}-{n}") for n in range(20)])
-    store.close()
-    print("done", flush=True)
-"""
+from tests.contracts.store import StoreContract, open_at_once
 
 
 class TestSqliteStore(StoreContract):
@@ -43,38 +26,8 @@ class TestSqliteStore(StoreContract):
             Deletions(store).add("r1", tenant="a", by="ann")
 
 
-def test_the_migrations_make_the_tables_that_the_code_describes(store):
-    with store.reading() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-
-
 def test_processes_that_open_a_new_store_at_once_all_succeed(tmp_path):
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPEN_AND_WRITE, str(n)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(3)
-    ]
-    for url in [
-        "",
-        *(f"sqlite:///{tmp_path}/new{n}.db\n" for n in range(8)),
-    ]:  # "": all have imported everything
-        for process in started:
-            assert process.stdin is not None
-            process.stdin.write(url)
-            process.stdin.flush()
-        for process in started:
-            assert process.stdout is not None
-            assert process.stdout.readline() == ("done\n" if url else "ready\n")
-        if url:
-            store = Store.open(url.strip())
-            assert store.counts()["requests"] == 60
-            store.close()
-    for process in started:
-        process.communicate()
+    open_at_once(f"sqlite:///{tmp_path}/new{n}.db" for n in range(8))
 
 
 def test_a_commit_is_synced_to_the_disk(store):

@@ -94,11 +94,11 @@ class Receiver:
             await runner.cleanup()
 
     async def _traces(self, request: web.Request) -> web.Response:
-        self.spans += spans(_document(ExportTraceServiceRequest.FromString(await self._body(request))))
+        self.spans += spans(document(ExportTraceServiceRequest.FromString(await self._body(request))))
         return web.Response()
 
     async def _logs(self, request: web.Request) -> web.Response:
-        self.events += events(_document(ExportLogsServiceRequest.FromString(await self._body(request))))
+        self.events += events(document(ExportLogsServiceRequest.FromString(await self._body(request))))
         return web.Response()
 
     async def _body(self, request: web.Request) -> bytes:
@@ -107,7 +107,7 @@ class Receiver:
         return self.bodies[-1]
 
 
-def _document(message: Any) -> dict[str, Any]:
+def document(message: Any) -> dict[str, Any]:
     """A protobuf as OTLP/JSON, which has ids in hexadecimal where protobuf's own JSON has base64."""
     document: dict[str, Any] = MessageToDict(message, use_integers_for_enums=True)
     return {name: _with_hex_ids(value) for name, value in document.items()}

@@ -1,10 +1,15 @@
-"""The shipped collector configuration, run by the real OpenTelemetry Collector: gateway → OTLP → collector → file."""
+"""The shipped collector configuration, run by the real OpenTelemetry Collector, in both directions.
+
+Gateway → OTLP → collector → file; and an application → OTLP → collector → gateway, or → Kafka → store.
+"""
 
 import asyncio
 import json
 import os
 import shutil
 import socket
+import sys
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.util.types import AnyValue
 
+from feedback.bus.kafka import topics
+from feedback.bus.kafka.options import KafkaOptions
+from feedback.store import Keys, Store
 from gateway.config import TelemetryOptions
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, TEXT, World, until
 from tests.gateway.fake_vllm import BASE, answer_of
@@ -54,7 +70,7 @@ class Collector:
 
 
 @asynccontextmanager
-async def _running(folder: Path) -> AsyncIterator[Collector]:
+async def _running(folder: Path, **variables: str) -> AsyncIterator[Collector]:
     assert OTELCOL is not None
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -70,6 +86,7 @@ async def _running(folder: Path) -> AsyncIterator[Collector]:
                 "OTLP_HTTP_ADDRESS": address,
                 "OTEL_FILE": str(collector.file),
                 "OTEL_BATCH_TIMEOUT": "100ms",
+                **variables,
             },
         )
     try:
@@ -154,7 +171,88 @@ async def test_content_reaches_a_collector_where_it_was_opted_in(world: World, t
         assert words in written
 
 
-async def test_the_shipped_configuration_is_valid_as_it_stands():
+@pytest.mark.parametrize("exporters", ["[file, debug]", "[otlp_http/flywheel]", "[kafka/flywheel]"])
+async def test_the_shipped_configuration_is_valid_as_it_stands(exporters: str):
     assert OTELCOL is not None
-    process = await asyncio.create_subprocess_exec(OTELCOL, "validate", "--config", str(CONFIG), cwd=ROOT)
+    process = await asyncio.create_subprocess_exec(
+        *(OTELCOL, "validate", "--config", str(CONFIG)), cwd=ROOT, env={"OTEL_EXPORTERS": exporters}
+    )
     assert await process.wait() == 0
+
+
+def _tell(url: str) -> None:
+    """An application asks its agent, judges the answer, and exports both as the SDK does."""
+    resource = Resource({"service.name": "claims-app"})
+    tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+    tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{url}/v1/traces")))
+    loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
+    loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(endpoint=f"{url}/v1/logs")))
+    tracer = tracers.get_tracer("app")
+    agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "helper"}
+    asked = [{"role": "user", "parts": [{"type": "text", "content": TEXT}]}]
+    chat = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "gpt-large",
+        "gen_ai.input.messages": json.dumps(asked),
+    }
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "query"}
+    with tracer.start_as_current_span("invoke_agent helper", attributes=agent):
+        for name, attributes in (("chat gpt-large", chat), ("execute_tool query", tool)):
+            with tracer.start_as_current_span(name, attributes=attributes):
+                pass
+        score: dict[str, AnyValue] = {"gen_ai.evaluation.name": "tone", "gen_ai.evaluation.score.value": 0.5}
+        loggers.get_logger("app").emit(event_name="gen_ai.evaluation.result", attributes=score)
+    tracers.shutdown()
+    loggers.shutdown()
+
+
+async def _arrived(store: Store, tenant: str) -> None:
+    """What `_tell` told is in the store, as one request and its rating."""
+    await until(lambda: store.counts()["requests"] and store.counts()["ratings"], 60)
+    (request,), (rating,) = store.requests(tenant=tenant), store.ratings(tenant=tenant)
+    assert (request.origin, request.agent, request.input[0].text) == ("otlp", "helper", TEXT)
+    assert [call.kind for call in request.calls] == ["external", "tool"]
+    assert (rating.request_id, rating.name, rating.value) == (request.request_id, "tone", 0.5)
+
+
+async def test_what_an_application_tells_comes_through_a_collector_to_the_gateway(
+    live: World, tmp_path: Path
+):
+    async with live.store() as store:
+        secret = Keys(store).create("app", ["ingest", "rate"], tenant="acme")
+        settings = {
+            "OTEL_EXPORTERS": "[otlp_http/flywheel]",
+            "FLYWHEEL_URL": live.url,
+            "FLYWHEEL_KEY": secret,
+        }
+        async with _running(tmp_path, **settings) as collector:
+            await asyncio.to_thread(_tell, collector.url)
+            await _arrived(store, "acme")
+
+
+async def test_what_an_application_tells_comes_through_a_collector_and_kafka_to_the_store(
+    kafka_broker: str, tmp_path: Path
+):
+    prefix = f"t{uuid.uuid4().hex}"
+    servers = tuple(kafka_broker.split(","))
+    options = KafkaOptions(
+        bootstrap_servers=servers, prefix=prefix, group=prefix, partitions=2, otlp_tenant="acme"
+    )
+    await asyncio.to_thread(topics.create, options)
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = Store.open(url)
+    settings = {
+        "OTEL_EXPORTERS": "[kafka/flywheel]",
+        "KAFKA_BROKERS": servers[0],
+        "FLYWHEEL_OTLP_TOPIC": options.topic("otlp"),
+    }
+    command = (sys.executable, "-m", "feedback.bus.kafka.collecting", options.model_dump_json(), url)
+    collecting = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    try:
+        async with _running(tmp_path, **settings) as collector:
+            await asyncio.to_thread(_tell, collector.url)
+            await _arrived(store, "acme")
+    finally:
+        collecting.terminate()
+        await collecting.wait()
+        store.close()

@@ -27,7 +27,13 @@ _CHECKS = (
     "allow_header_conformance",
     "ignored_auth",
 )
-_OPEN: dict[str, list[Any]] = {"/healthz": [], "/readyz": [], "/metrics": [{}, {"key": []}]}
+_OPEN: dict[str, list[Any]] = {
+    "/healthz": [],
+    "/readyz": [],
+    "/arize_phoenix_version": [],
+    "/metrics": [{}, {"key": []}],
+}
+_BASIC: list[Any] = [{"key": []}, {"basic": []}]  # where other products' clients rate
 
 
 async def test_no_request_is_answered_otherwise_than_the_document_says_and_none_is_a_defect(
@@ -53,6 +59,10 @@ async def test_no_request_is_answered_otherwise_than_the_document_says_and_none_
             chat = {"model": AGENT, "messages": QUESTION}
             async with session.post("/v1/chat/completions", json=chat) as response:
                 request_id = (await response.json())["id"]
+                episode_id = response.headers["x-episode-id"]
+            rating = {"request_id": request_id, "value": True}
+            async with session.post("/v1/feedback", json=rating) as response:
+                feedback_id = (await response.json())["feedback_id"]
             async with session.post("/v1/responses", json={"model": AGENT, "input": "How many?"}) as response:
                 response_id = (await response.json())["id"]
             names = {
@@ -63,12 +73,15 @@ async def test_no_request_is_answered_otherwise_than_the_document_says_and_none_
                     "request_id": [request_id],
                     "previous_response_id": [response_id],
                     "name": ["correct"],
+                    "episode_id": [episode_id],
                 },
                 "path": {
                     "name": [AGENT],
                     "agent": [AGENT],
                     "policy": [policy],
                     "response_id": [response_id],
+                    "trace_id": [request_id],
+                    "feedback_id": [feedback_id],
                 },
                 "query": {"agent": [AGENT], "request_id": [request_id]},
             }
@@ -119,7 +132,8 @@ def test_the_document_describes_every_body_error_and_key(world: World) -> None:
             takes_body = method == "post" and not path.endswith("/cancel")
             assert ("requestBody" in operation) == takes_body, (method, path)
             assert "422" not in operation["responses"] and "default" in operation["responses"]
-            assert operation["security"] == _OPEN.get(path, [{"key": []}])
+            others = path.startswith("/api/") or path.endswith("_annotations")
+            assert operation["security"] == (_BASIC if others else _OPEN.get(path, [{"key": []}]))
             assert operation["description"]
     references = {line.split('"')[0] for line in json.dumps(document).split("#/components/schemas/")[1:]}
     assert references <= set(schemas)

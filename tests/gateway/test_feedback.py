@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from feedback.events import new_id
 from tests.gateway.conftest import AGENT, QUESTION, World, until
 
 FEEDBACK = "/v1/feedback"
@@ -24,7 +25,7 @@ async def test_a_rating_just_after_the_answer_is_taken_and_lands(live: World) ->
         "source": "excel",
     }
     response = await live.http().post(FEEDBACK, json=body)
-    assert response.status_code == 200
+    assert response.status_code == 200 and response.json()["matched"]
     client = live.http()
 
     async def listed() -> list[dict[str, Any]]:
@@ -39,8 +40,12 @@ async def test_a_rating_just_after_the_answer_is_taken_and_lands(live: World) ->
     assert rating == {
         **body,
         "feedback_id": response.json()["feedback_id"],
+        "object": "feedback",
         "name": "correct",
         "rater": "ann",
+        "rater_kind": "human",
+        "redacted": [],
+        "call": None,
         "episode_id": response.headers.get("x-episode-id") or rating["episode_id"],
     }
 
@@ -79,17 +84,24 @@ async def test_another_tenants_request_is_as_unknown_as_one_that_never_was(live:
     request_id = await _ask(live)
     await live.recorded(request_id)
     eve = live.http("eve")
-    theirs = await eve.post(FEEDBACK, json={"request_id": request_id, "value": True})
-    unknown = await eve.post(FEEDBACK, json={"request_id": "chatcmpl-0", "value": True})
-    assert theirs.status_code == unknown.status_code == 404
-    assert (
-        theirs.json()["error"]["message"].replace(request_id, "chatcmpl-0")
-        == unknown.json()["error"]["message"]
-    )
-    assert (await eve.get(FEEDBACK, params={"request_id": request_id})).json()["data"] == []
+    for body in (
+        {"value": True},
+        {"value": 3},
+        {"value": True, "correction": {"rows": 3}},
+        {"value": True, "call": 0},
+    ):
+        theirs = await eve.post(FEEDBACK, json={**body, "request_id": request_id})
+        unknown = await eve.post(FEEDBACK, json={**body, "request_id": new_id("chatcmpl-")})
+        assert theirs.status_code == unknown.status_code
+        assert theirs.json().get("error") == unknown.json().get("error")
+        assert theirs.json().get("matched") == unknown.json().get("matched")
+    told = (await eve.get(FEEDBACK, params={"request_id": request_id})).json()["data"]
+    assert {rating["rater"] for rating in told} <= {"eve"} and "ann" not in str(told)
+    ours = (await live.http("rev").get(FEEDBACK, params={"request_id": request_id})).json()["data"]
+    assert ours == []
 
 
-_UNUSABLE: list[tuple[dict[str, Any], str, str]] = [
+_UNUSABLE: list[tuple[dict[str, Any], str | None, str]] = [
     ({"value": "yes"}, "value", "true or false"),
     ({"value": 1}, "value", "true or false"),
     ({"value": None}, "value", "true or false"),
@@ -100,7 +112,19 @@ _UNUSABLE: list[tuple[dict[str, Any], str, str]] = [
     ({"correction": {"rows": [[1] * 51]}}, "correction.rows", "50"),
     ({"correction": {"query": "SELECT 1"}}, "correction", "rows"),
     ({"correction": {"sql": 1}}, "correction", "schema"),
-    ({"rater": "bob"}, "rater", "rater"),
+    ({"rater": "x" * 197}, "rater", "196"),
+    ({"who": "bob"}, "who", "rater"),
+    ({"value": {"polite": True}}, "value", "true or false"),
+    ({"value": {}}, "value", "rubric"),
+    ({"name": "resolved"}, "name", "Of a request: correct"),
+    ({"call": 0}, "name", "Of one call of a request: useful"),
+    ({"call": 2, "name": "useful"}, "call", "2 calls"),
+    ({"call": -1}, "call", "greater"),
+    ({"episode_id": "e"}, None, "either"),
+    ({"correction": "no SQL at all"}, "correction", "its SQL"),
+    ({"correction": "DELETE FROM claims"}, "correction", "one SELECT"),
+    ({"correction": '{"query": 1}'}, "correction", "schema"),
+    ({"correction": ""}, "correction", "1 to 20000"),
     ({"tags": {"a": 1}}, "tags.a", "string"),
 ]
 
@@ -111,9 +135,8 @@ async def test_what_cannot_be_used_is_refused_with_what_is_expected(live: World)
     for change, param, words in _UNUSABLE:
         response = await client.post(FEEDBACK, json={"request_id": request_id, "value": True, **change})
         error = response.json()["error"]
-        assert (response.status_code, error["param"]) == (400, param)
+        assert (response.status_code, error["param"]) == (
+            404 if param == "call" and "calls" in words else 400,
+            param,
+        ), change
         assert words in error["message"]
-
-
-async def test_a_list_needs_to_know_which_request(live: World) -> None:
-    assert (await live.http().get(FEEDBACK)).json()["error"]["param"] == "request_id"

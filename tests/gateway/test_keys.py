@@ -114,6 +114,7 @@ async def test_a_key_lives_no_longer_than_the_key_that_made_it(live: World) -> N
         ({}, "owner"),
         ({"owner": ""}, "owner"),
         ({"owner": " "}, "owner"),
+        ({"owner": "app/tim"}, "owner"),
         ({"owner": "tim", "tenant": "other"}, "tenant"),
         ({"owner": "tim", "scopes": []}, "scopes"),
         ({"owner": "tim", "scopes": ["root"]}, "scopes.0"),
@@ -128,7 +129,7 @@ async def test_what_is_no_key_is_400_with_the_field(live: World, body: dict[str,
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
-@pytest.mark.parametrize("key_id", ["unknown", "%00", "a%2Fb", "*", "0" * 16])
+@pytest.mark.parametrize("key_id", ["unknown", "a%2Fb", "*", "0" * 16])
 async def test_what_is_no_id_is_as_unknown_as_an_id_that_never_was(live: World, key_id: str) -> None:
     for method in ("GET", "DELETE"):
         assert (await live.http("adm").request(method, f"{KEYS}/{key_id}")).status_code == 404

@@ -37,7 +37,16 @@ async def test_a_route_is_open_to_the_scopes_of_its_line_and_to_no_other(live: W
 
     async def call(line: str, secret: str | None) -> httpx.Response:
         method, path = line.split()
-        for name in ("name", "policy", "agent", "key_id", "response_id"):
+        for name in (
+            "name",
+            "policy",
+            "agent",
+            "key_id",
+            "response_id",
+            "feedback_id",
+            "score_id",
+            "trace_id",
+        ):
             path = path.replace(f"{{{name}}}", "unknown")
         headers = _ELSEWHERE if secret is None else {**_ELSEWHERE, "authorization": f"Bearer {secret}"}
         return await client.request(method, path, headers=headers, content=b"{}")

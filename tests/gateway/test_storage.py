@@ -69,6 +69,8 @@ async def test_a_taken_port_or_a_wrong_configuration_is_one_line_and_exit_code_2
             ({"prt": 1}, "prt"),
             ({"port": 0, "agents": ["/x"]}, "/x"),
             ({"port": 0, "base_model": AGENT}, AGENT),
+            ({"port": 0, "store_url": "postgresql://nobody@127.0.0.1:1/none"}, "cannot open the store"),
+            ({"port": 0, "store_url": "mysql://nobody@127.0.0.1:1/none"}, "the store is a SQLite file"),
         ):
             path.write_text(json.dumps({**good, **extra}))
             assert main(["--config", str(path)]) == 2

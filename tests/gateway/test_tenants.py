@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from feedback.events import new_id
 from gateway.scopes import ROUTES
 from tests.gateway.conftest import AGENT, QUESTION, World, until
 from tests.gateway.fake_vllm import BASE
@@ -17,13 +18,15 @@ _SHARED = {
     "GET /v1/models",
     "GET /v1/models/{name}",
 }  # names of agents and policies, which all tenants may ask
+_TRIED = ("/v1/keys", "/v1/responses", "/v1/feedback", "_annotations", "/api/public/", "/api/3.0/mlflow/")
 _ASKED_ABOVE = {
     "POST /v1/chat/completions",
     "POST /v1/completions",
     "POST /v1/embeddings",
-    "POST /v1/feedback",
-    "GET /v1/feedback",
-    *(line for line in ROUTES if "/v1/keys" in line or "/v1/responses" in line),
+    "POST /v1/traces",  # in test_ingest.py
+    "POST /v1/logs",
+    "POST /v1/erasures",  # in test_privacy.py
+    *(line for line in ROUTES if any(part in line for part in _TRIED)),
 }
 
 
@@ -56,12 +59,95 @@ async def _rated(world: World) -> str:
 async def test_post_feedback(live: World) -> None:
     theirs, mal = await _rated(live), live.http("mal")
     answers = [
-        _told(await mal.post("/v1/feedback", json={"request_id": asked, "value": True}), asked)
-        for asked in (theirs, "chatcmpl-0")
+        await mal.post("/v1/feedback", json={"request_id": asked, "value": True})
+        for asked in (
+            theirs,
+            new_id("chatcmpl-"),
+        )  # either may be on its way, for all that another tenant knows
+    ]
+    assert [(answer.status_code, answer.json()["matched"]) for answer in answers] == [(200, False)] * 2
+    batch = await mal.post("/v1/feedback/batch", json={"items": [{"request_id": theirs, "value": 3}]})
+    unknown = {"items": [{"request_id": new_id("chatcmpl-"), "value": 3}]}
+    assert batch.json() == (await mal.post("/v1/feedback/batch", json=unknown)).json()
+    for scored in ("ann", "rev"):
+        listed = await live.http(scored).get("/v1/feedback", params={"request_id": theirs})
+        assert [rating["rater"] for rating in listed.json()["data"]] == ["ann"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_feedback_by_id(live: World, method: str) -> None:
+    request_id = await _rated(live)
+    listed = await live.http("ann").get("/v1/feedback", params={"request_id": request_id})
+    theirs = listed.json()["data"][0]["feedback_id"]
+    answers = [
+        _told(await live.http("mal").request(method, f"/v1/feedback/{asked}"), asked)
+        for asked in (theirs, new_id())
     ]
     assert answers[0] == answers[1] and answers[0][0] == 404
-    async with live.store() as store:
-        assert list(store.ratings(tenant="other")) == []
+    assert (await live.http("ann").get(f"/v1/feedback/{theirs}")).json()["value"] is False
+
+
+def _as_others_do(path: str, ids: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    """A rating in another product's shape, of a request with these ids."""
+    if "_annotations" in path:
+        kind = path.removeprefix("/v1/").removesuffix("_annotations")
+        item = {"name": "resolved" if kind == "session" else "correct", "annotator_kind": "HUMAN"}
+        return path, {"data": [{**item, f"{kind}_id": ids[kind], "result": {"score": 1}}]}
+    if "mlflow" in path:
+        source = {"source_type": "HUMAN", "source_id": "x"}
+        assessment = {"assessment_name": "correct", "source": source, "feedback": {"value": True}}
+        return path.format(ids["trace"]), {"assessment": assessment}
+    return path, {"traceId": ids["trace"], "name": "correct", "value": 1}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/span_annotations",
+        "/v1/trace_annotations",
+        "/v1/session_annotations",
+        "/api/3.0/mlflow/traces/{}/assessments",
+        "/api/public/scores",
+    ],
+)
+async def test_other_products_ways_to_rate(live: World, path: str) -> None:
+    chat = {"model": AGENT, "messages": QUESTION}
+    answer = await live.http("ann").post("/v1/chat/completions", json=chat)
+    await live.recorded(answer.json()["id"])
+    _, trace, span, _ = answer.headers["traceparent"].split("-")
+    ids = {"trace": trace, "span": span, "session": answer.headers["x-episode-id"]}
+    nowhere = {"trace": "e" * 32, "span": "e" * 16, "session": "nowhere"}
+    answers = []
+    for asked in (ids, nowhere):
+        where, body = _as_others_do(path, asked)
+        response = await live.http("mal").post(where, json=body)
+        text = response.text
+        for given in asked.values():
+            text = text.replace(given, "?")
+        answers.append((response.status_code, text))
+    assert answers[0] == answers[1] and answers[0][0] == 404
+    where, body = _as_others_do(path, ids)
+    assert (await live.http("ann").post(where, json=body)).status_code == 200
+
+
+async def test_scores_by_the_ids_of_their_clients(live: World) -> None:
+    request_id = await _rated(live)
+    score = {"id": "s1", "traceId": request_id, "name": "correct", "value": 0}
+    assert (await live.http("ann").post("/api/public/scores", json=score)).status_code == 200
+    events = {"batch": [{"id": "e", "type": "score-create", "body": {**score, "traceId": "f" * 32}}]}
+    assert (await live.http("mal").post("/api/public/ingestion", json=events)).json()["errors"]
+    listed = live.http("rev")
+
+    async def landed() -> bool:
+        data = (await listed.get("/v1/feedback", params={"source": "langfuse"})).json()["data"]
+        return bool(data)
+
+    await until(landed)
+    answers = [
+        _told(await live.http("mal").delete(f"/api/public/scores/{asked}"), asked) for asked in ("s1", "s2")
+    ]
+    assert answers[0] == answers[1] and answers[0][0] == 404
+    assert await landed()
 
 
 async def test_get_feedback(live: World) -> None:
@@ -114,12 +200,9 @@ async def test_what_plain_models_answer_belongs_to_the_tenant_of_the_key(
     assert (await live.recorded(theirs, "other")).tenant == "other"
     async with live.store() as store:
         assert store.request(theirs, "default") is None
-    rating = {"request_id": theirs, "value": True}
-    answers = [
-        _told(await live.http("ann").post("/v1/feedback", json={**rating, "request_id": asked_id}), asked_id)
-        for asked_id in (theirs, "cmpl-0")
-    ]
-    assert answers[0] == answers[1] and answers[0][0] == 404
+    for asked_id in (theirs, new_id("cmpl-")):
+        rated = await live.http("ann").post("/v1/feedback", json={"request_id": asked_id, "value": True})
+        assert (rated.status_code, rated.json()["matched"]) == (200, False)
 
 
 @pytest.mark.parametrize(

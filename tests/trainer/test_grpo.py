@@ -47,11 +47,15 @@ def grpo_arguments(tmp_path: Path) -> Any:
 
 
 def grpo_trainer(
-    kind: Any, arguments: Any, model: Any, tokenizer: Any, schema: dict[str, Any] | None = None
+    kind: Any,
+    arguments: Any,
+    model: Any,
+    tokenizer: Any,
+    schema: dict[str, Any] | None = None,
+    **ours: Any,
 ) -> Any:
-    ours: dict[str, Any] = {}
     if kind is tiny.grpo.SharedPrefixGRPOTrainer:
-        ours = {"grammars": tiny.grammar.Grammars(tokenizer, model.config.vocab_size), "schema": schema}
+        ours |= {"grammars": tiny.grammar.Grammars(tokenizer, model.config.vocab_size), "schema": schema}
     made = kind(
         **ours,
         model=model,
@@ -211,6 +215,44 @@ def test_a_batch_without_any_advantage_has_no_gradient(tokenizer: Any, grpo_argu
     assert all(float(value.abs().max()) == 0 for value in gradients(trainer.model).values())
 
 
+def test_what_is_rehearsed_adds_the_gradient_of_its_likelihood(tokenizer: Any, grpo_arguments: Any):
+    known = [([5] * 11, [300, 301, 302, 303, 2]), ([6, 7], [400, 2])]
+    rows = batch()
+    rehearsing = grpo_trainer(
+        tiny.grpo.SharedPrefixGRPOTrainer,
+        grpo_arguments,
+        tiny.adapted(tiny.model(tokenizer)),
+        tokenizer,
+        rehearsal=iter([known]),
+    )
+    rehearsing.model.train()
+    rehearsing._compute_loss(rehearsing.model, dict(rows)).backward()
+    stock = grpo_trainer(tiny.GRPOTrainer, grpo_arguments, tiny.adapted(tiny.model(tokenizer)), tokenizer)
+    stock.model.train()
+    (stock._compute_loss(stock.model, dict(rows)) * 6 / 8).backward()
+    for prompt, answer in known:
+        ids = torch.tensor([[*prompt, *answer]])
+        logprobs, *_ = stock._get_per_token_logps_and_entropies(
+            stock.model, ids, torch.ones_like(ids), len(answer)
+        )
+        (-logprobs.sum() / (8 * grpo_arguments.max_completion_length)).backward()
+    ours, theirs = gradients(rehearsing.model), gradients(stock.model)
+    largest = max(float(value.abs().max()) for value in theirs.values())
+    assert largest > 1e-4
+    for name, value in theirs.items():
+        assert torch.allclose(ours[name], value, atol=1e-3 * largest), name
+
+
+def test_every_demonstration_is_rehearsed_in_turn():
+    known = [([n], [n]) for n in range(5)]
+    drawn = tiny.grpo.rehearsals(known, at_once=2, seed=1)
+    steps = [next(drawn) for _ in range(10)]
+    assert {len(step) for step in steps} == {2}
+    flat = [pair for step in steps for pair in step]
+    assert all(sorted(flat[start : start + 5]) == known for start in range(0, 20, 5))
+    assert flat[:5] != flat[5:10]
+
+
 def sft_trainer(kind: Any, folder: Path, tokenizer: Any) -> Any:
     examples = [
         ([{"role": "user", "content": "How many claims?"}], '{"sql": "SELECT COUNT(*) FROM claims"}'),
@@ -323,6 +365,7 @@ def test_the_policy_learns_what_the_reward_says_and_an_invalid_episode_teaches_n
         model,
         tokenizer,
         [*sound, broken],
+        [],
         Grpo(steps=10, prompts_per_step=4, generations=4, learning_rate=5e-2, save_every=100),
         agent=chooser,
         knowledge=Knowledge([Item("schemas", text="claims(claim_id)")]),
@@ -357,6 +400,7 @@ def test_an_episode_without_an_answer_is_noted_and_not_scored(
         model,
         tokenizer,
         [task("How many", {"sql": RIGHT})],
+        [],
         Grpo(steps=3, prompts_per_step=1, generations=2, save_every=100),
         agent=hurried,
         knowledge=Knowledge([Item("schemas", text="claims(claim_id)")]),

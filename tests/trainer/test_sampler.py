@@ -153,13 +153,14 @@ def test_logprobs_are_taken_after_the_grammar_has_masked(
 
 
 def test_with_an_adapter_it_samples_from_the_adapted_model(tokenizer: Any):
-    """Within bfloat16: the sampler merges the adapter into a copy, PEFT computes it apart."""
+    """Within bfloat16: here the adapter is merged, PEFT computes it apart."""
     base = tiny.model(tokenizer, dtype=torch.bfloat16)
     before = [call.logprobs for call in sampler_of(base, tokenizer).generate([asked("Why?")])]
     adapted = tiny.adapted(base)
     sampler = sampler_of(adapted, tokenizer)
     torch.manual_seed(0)
     calls = sampler.generate([asked(question, temperature=1.0) for question in QUESTIONS])
+    tiny.apart(adapted)
     for call in calls:
         with torch.autocast("cpu", torch.bfloat16):
             logits = tiny.teacher_forced(adapted, call.prompt_token_ids, call.completion_token_ids)
@@ -168,12 +169,12 @@ def test_with_an_adapter_it_samples_from_the_adapted_model(tokenizer: Any):
         tokens = torch.tensor(call.completion_token_ids)[:, None]
         ours = torch.tensor(call.logprobs)
         theirs, without = (torch.log_softmax(x, dim=-1).gather(1, tokens)[:, 0] for x in (logits, unadapted))
-        assert (ours - theirs).abs().mean() < 0.1
+        assert (ours - theirs).abs().mean() < 0.2
         assert (ours - theirs).abs().mean() < 0.2 * (ours - without).abs().mean()
     assert [call.logprobs for call in sampler.generate([asked("Why?")])] != before
 
 
-def test_a_changed_adapter_is_sampled_from_after_refresh_and_not_before(tokenizer: Any):
+def test_a_changed_adapter_is_sampled_from_at_once(tokenizer: Any):
     adapted = tiny.adapted(tiny.model(tokenizer, dtype=torch.bfloat16))
     sampler = sampler_of(adapted, tokenizer)
     first = sampler.generate([asked("Why?")])[0].logprobs
@@ -181,8 +182,6 @@ def test_a_changed_adapter_is_sampled_from_after_refresh_and_not_before(tokenize
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.mul_(-2)
-    assert sampler.generate([asked("Why?")])[0].logprobs == first
-    sampler.refresh()
     assert sampler.generate([asked("Why?")])[0].logprobs != first
 
 

@@ -19,23 +19,27 @@ with warnings.catch_warnings():
     import torch
     import xgrammar
     from datasets import Dataset
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft.tuners.lora import LoraLayer
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-    from trainer import checkpoint, contest, grammar, grpo, policy, sampler, supervised, train
+    from trainer import checkpoint, contest, grammar, grpo, merged, policy, sampler, supervised, train
 
 __all__ = [
     "Dataset",
     "GRPOConfig",
     "GRPOTrainer",
+    "LoraConfig",
     "PeftModel",
     "SFTConfig",
     "SFTTrainer",
     "checkpoint",
     "contest",
+    "get_peft_model",
     "grammar",
     "grpo",
+    "merged",
     "policy",
     "sampler",
     "supervised",
@@ -98,6 +102,14 @@ def adapted(base: Any, *, seed: int = 1, rank: int = 4, scale: float = 0.05) -> 
             if "lora_B" in name:
                 parameter.normal_(std=scale)
     return made
+
+
+def apart(model: Any) -> Any:
+    """The model with its adapter computed beside the base, by PEFT's own code."""
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            del layer.forward
+    return model
 
 
 def teacher_forced(of: Any, prompt: Sequence[int], completion: Sequence[int]) -> Any:

@@ -23,8 +23,9 @@ from feedback.bus.kafka.clients import as_bus_error, opened, quiet
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.producer import Sender
 from feedback.bus.kafka.reading import Read
-from feedback.bus.kafka.records import EVENT_TOPICS, Origin, Record, dead_letter
-from feedback.collector import Collector
+from feedback.bus.kafka.records import Origin, Record, dead_letter, topics_collected
+from feedback.bus.kafka.told import Told
+from feedback.collector import Collector, prepare_process
 from feedback.store import Store, StoreError
 
 _BATCH = 500  # records in one transaction
@@ -48,6 +49,8 @@ class Collecting:
         self._collector = collector
         self._stop = stop
         self._sender = Sender(options)
+        tenant = options.otlp_tenant
+        self._told = None if tenant is None else Told(options, tenant, collector.store)
         self._delay = _FIRST_DELAY
         self._behind = False  # something is in the store that the group does not know of yet
 
@@ -79,7 +82,7 @@ class Collecting:
                 metrics_enabled=False,
             )
             try:
-                consumer.subscribe([self._options.topic(topic) for topic in EVENT_TOPICS])
+                consumer.subscribe([self._options.topic(topic) for topic in topics_collected(self._options)])
                 yield consumer
             finally:
                 consumer.close(autocommit=False, timeout_ms=_COMMIT_MS)
@@ -101,14 +104,15 @@ class Collecting:
 
     def _collect(self, records: _Records) -> None:
         batch = [record for found in records.values() for record in found]
+        if self._told is not None:
+            told = [record for record in batch if record.topic == self._told.topic]
+            self._sender.send(self._told.records(told))
+            batch = [record for record in batch if record.topic != self._told.topic]
         collected = self._collector.collect([record.value or b"" for record in batch])
-        reasons = {letter.data: letter.reason for letter in collected.letters}
         letters: list[Record] = []
-        for record in batch:
-            data = record.value or b""
-            if data in reasons:
-                origin = Origin(record.topic, record.partition, record.offset)
-                letters += dead_letter(data, reasons[data], self._options, origin)
+        for place, letter in collected.letters.items():
+            origin = Origin(batch[place].topic, batch[place].partition, batch[place].offset)
+            letters += dead_letter(letter.data, letter.reason, self._options, origin)
         if letters:
             self._sender.send(letters)
 
@@ -145,6 +149,7 @@ def main(options_json: str, store_url: str) -> int:
     os.nice(_NICE)  # what takes events and answers requests on this machine comes first
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     quiet()
+    prepare_process()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

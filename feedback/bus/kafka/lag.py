@@ -4,7 +4,7 @@ from kafka import KafkaAdminClient, OffsetSpec, TopicPartition
 
 from feedback.bus.kafka.clients import as_bus_error, opened
 from feedback.bus.kafka.options import KafkaOptions
-from feedback.bus.kafka.records import EVENT_TOPICS
+from feedback.bus.kafka.records import topics_collected
 
 
 def lag(options: KafkaOptions) -> dict[str, int]:
@@ -18,7 +18,7 @@ def lag(options: KafkaOptions) -> dict[str, int]:
 
 
 def _lag(admin: KafkaAdminClient, options: KafkaOptions) -> dict[str, int]:
-    names = [options.topic(topic) for topic in EVENT_TOPICS]
+    names = [options.topic(topic) for topic in topics_collected(options)]
     parts = [
         TopicPartition(topic["name"], part["partition_index"])
         for topic in admin.describe_topics(names)

@@ -47,6 +47,12 @@ class KafkaOptions(BaseModel):
     group: str = Field(
         "flywheel-collector", min_length=1, max_length=200, description="Consumer group of the collectors."
     )
+    otlp_tenant: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Whose is what an OpenTelemetry Collector puts on `<prefix>.otlp`; None: nobody reads that topic.",
+    )
     compression: Literal["lz4", "gzip", "none"] = Field("lz4", description="Of what is sent, batch by batch.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="With TLS (SSL) or without it, with a log-in (SASL) or without it."

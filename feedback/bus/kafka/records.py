@@ -9,6 +9,7 @@ import orjson
 from feedback.bus.kafka.options import KafkaOptions, Topic
 
 EVENT_TOPICS: tuple[Topic, ...] = ("erasures", "policies", "requests", "ratings")
+
 _PIECE_BYTES = 512 * 1024  # every cluster takes records of this size
 _TOPIC_OF: Mapping[str, Topic] = {
     "request_finished": "requests",
@@ -22,6 +23,11 @@ _KEY_OF: Mapping[Topic, tuple[str, ...]] = {  # as `feedback.events.episode_key`
     "policies": ("agent",),
     "erasures": ("person", "request_id"),
 }
+
+
+def topics_collected(options: KafkaOptions) -> tuple[Topic, ...]:
+    """Those that collectors read."""
+    return EVENT_TOPICS if options.otlp_tenant is None else (*EVENT_TOPICS, "otlp")
 
 
 class Record(NamedTuple):

@@ -8,7 +8,7 @@ from gateway.telemetry.live import _kafka
 from tests.contracts.bus import as_json
 from tests.contracts.delivery import until
 from tests.contracts.samples import rating, request
-from tests.feedback.kafka.conftest import collected, collecting
+from tests.feedback.bus.kafka.conftest import collected, collecting
 
 WORKER = Figures(
     pid=1,

@@ -5,7 +5,7 @@ import signal
 from feedback.delivery_process import delivering_apart
 from tests.contracts.delivery import until
 from tests.contracts.samples import change, rating, request
-from tests.feedback.kafka.conftest import collected, collecting
+from tests.feedback.bus.kafka.conftest import collected, collecting
 
 
 async def test_what_is_appended_goes_by_kafka_into_the_store_though_the_process_that_delivers_is_killed(

@@ -13,8 +13,9 @@ from feedback.bus.kafka.replaying import replay
 from feedback.collector import Collector
 from feedback.store import Store
 from tests.contracts.bus import as_json
+from tests.contracts.delivery import until
 from tests.contracts.samples import change, model_call, rating, request
-from tests.feedback.kafka.conftest import collected, collecting
+from tests.feedback.bus.kafka.conftest import collected, collecting
 
 
 def on_topic(options, topic):
@@ -67,6 +68,7 @@ async def test_what_a_topic_does_not_take_is_a_dead_letter_holds_up_nothing_and_
     )
     admin.alter_configs([asked])
     admin.close()
+    await until(lambda: bool(topics.differences(options)))  # the broker hears of it a moment later
     assert "requests has max.message.bytes 600000" in topics.differences(options)[0]
     large = request("large", episode_id="e", output=os.urandom(700_000).hex())
     around = [request(f"r{n}", episode_id="e") for n in range(6)]

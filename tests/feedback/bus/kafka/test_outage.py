@@ -1,7 +1,7 @@
 """When a broker dies or is not there: on a broker of this file's own, which is killed."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 import psutil
@@ -18,7 +18,7 @@ from feedback.delivery import delivering
 from tests.contracts.bus import as_json
 from tests.contracts.delivery import until
 from tests.contracts.samples import change, rating
-from tests.feedback.kafka.conftest import collected, collecting
+from tests.feedback.bus.kafka.conftest import collected, collecting
 from tests.servers import free_port_and_next, kafka_program
 
 
@@ -48,20 +48,23 @@ class Broker:
             child.kill()
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(clients, "_BOOTSTRAP_MS", 500)
-    monkeypatch.setattr(producer, "_REQUEST_MS", 500)
-    monkeypatch.setattr(producer, "_DELIVERY_MS", 1_500)
-    monkeypatch.setattr(producer, "_WAIT_SECONDS", 2.0)
-    monkeypatch.setattr(delivery, "EMPTY_SECONDS", 0.5)
+@contextmanager
+def impatience():
+    """What is not there is given up sooner."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(clients, "_BOOTSTRAP_MS", 500)
+        patched.setattr(producer, "_REQUEST_MS", 500)
+        patched.setattr(producer, "_DELIVERY_MS", 1_500)
+        patched.setattr(producer, "_WAIT_SECONDS", 2.0)
+        patched.setattr(delivery, "EMPTY_SECONDS", 0.5)
+        yield
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_broker_that_is_killed_costs_no_event_and_a_gateway_starts_without_it(tmp_path, store):
     """Both in one, for a broker takes seconds to start."""
     broker = Broker(tmp_path / "kafka")
-    published, refused = [], 0
+    published: list[str] = []
+    refused = 0
 
     async def publish(bus, batches):
         nonlocal refused
@@ -80,20 +83,21 @@ async def test_a_broker_that_is_killed_costs_no_event_and_a_gateway_starts_witho
         bus = KafkaBus(broker.options, f"sqlite:///{tmp_path}/store.db")
         return bus, delivering(tmp_path / "outbox.db", None, bus)
 
-    async with broker.running():
-        await asyncio.to_thread(topics.create, broker.options)
-        bus = KafkaBus(broker.options)
-        await publish(bus, range(5))
-        flowing = asyncio.create_task(publish(bus, range(5, 60)))
-        await until(lambda: len(published) > 200)
-        broker.kill()
-    other, gateway = begun()
-    async with gateway as taking:
-        await taking.append(change("sql-analyst@1", "candidate"))
-        await taking.append(rating("waits"))
-        assert taking.depth().events == 2
-    await other.close()
-    await until(lambda: refused > 0)
+    with impatience():
+        async with broker.running():
+            await asyncio.to_thread(topics.create, broker.options)
+            bus = KafkaBus(broker.options)
+            await publish(bus, range(5))
+            flowing = asyncio.create_task(publish(bus, range(5, 60)))
+            await until(lambda: len(published) > 200)
+            broker.kill()
+        other, gateway = begun()
+        async with gateway as taking:
+            await taking.append(change("sql-analyst@1", "candidate"))
+            await taking.append(rating("waits"))
+            assert taking.depth().events == 2
+        await other.close()
+        await until(lambda: refused > 0)
     async with broker.running():
         other, gateway = begun()
         async with gateway as taking:

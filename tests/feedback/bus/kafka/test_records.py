@@ -12,12 +12,12 @@ from feedback.bus.kafka.records import Letters, Origin, dead_letter, event_recor
 from tests.contracts.samples import change, rating, request
 
 OPTIONS = KafkaOptions(bootstrap_servers=("b:1",))
-EVENTS = {
+EVENTS: dict[str, list[events.AnyEvent]] = {
     "requests": [request()],
     "ratings": [
         rating(),
         rating(episode_id="e"),
-        rating(request_id=None, episode_id="e"),
+        events.Rating(rater="ann", episode_id="e", value=True),
         rating(episode_id=""),
     ],
     "policies": [change("sql-analyst@1", "candidate")],

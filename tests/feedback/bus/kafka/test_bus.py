@@ -3,7 +3,7 @@ import pytest
 from feedback.bus.kafka import clients
 from feedback.bus.kafka.producer import Sender
 from tests.contracts.bus import BusContract
-from tests.feedback.kafka.conftest import collected, collecting
+from tests.feedback.bus.kafka.conftest import collected, collecting
 
 
 class TestKafkaBus(BusContract):

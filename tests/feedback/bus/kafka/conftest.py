@@ -11,6 +11,7 @@ from feedback.bus.kafka.collecting import Collecting
 from feedback.bus.kafka.lag import lag
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.producer import KafkaBus
+from feedback.bus.kafka.reading import read
 from feedback.collector import Collector
 
 
@@ -57,3 +58,13 @@ def _behind(options):
         return any(lag(options).values())
     except BusError:  # a broker that has just been started has no coordinator of groups yet
         return True
+
+
+def on_dead_letter_topic(options):
+    """Each record's bytes and headers."""
+    pages = read(options, [options.topic("dead-letter")])
+    return [
+        (record.value, {name: (value or b"").decode() for name, value in record.headers})
+        for page in pages
+        for record in page.records
+    ]

@@ -1,0 +1,40 @@
+"""MLflow's API for assessments: its client rates here when it is given this address as its tracking URI."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.description import BASIC, errors_as, takes
+from gateway.errors import in_shape
+from gateway.feedback_shapes.mlflow import ERROR, MlflowCreateAssessment, created, refusal
+from gateway.state import gateway_of
+from gateway.wire import read
+
+router = APIRouter(tags=["feedback of other products' clients"])
+
+
+@router.post(
+    "/api/3.0/mlflow/traces/{trace_id}/assessments",
+    responses=errors_as(ERROR),
+    openapi_extra=takes(MlflowCreateAssessment) | BASIC,
+)
+async def create_mlflow_assessment(request: Request, trace_id: str) -> Response:
+    """Rate a trace, or a span of it, as MLflow's client does. An expectation is a correction.
+
+    The trace is named by its W3C id, with `tr-` before it or without, or by a request's id.
+    """
+    return await in_shape(_create(request, trace_id), refusal)
+
+
+async def _create(request: Request, trace_id: str) -> Response:
+    gateway = gateway_of(request)
+    caller = await gateway.auth.require_of_any(request, "rate")
+    body = await read(request, MlflowCreateAssessment, gateway.config.max_body_bytes, gateway.config.bounds)
+    asked = body.assessment
+    overridden = []
+    if asked.overrides:
+        owner, param = caller.owner, "assessment.overrides"
+        overridden = [await gateway.rater.find(asked.overrides, caller.tenant, owner=owner, param=param)]
+    weighed = await gateway.rater.weigh(caller, asked.opinion(trace_id))
+    await gateway.rater.record([weighed])
+    await gateway.rater.withdraw(*(rating for rating in overridden if not weighed.supersedes(rating)))
+    return created(asked, trace_id, weighed.rating)
