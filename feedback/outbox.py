@@ -25,7 +25,7 @@ _LINGER_SECONDS = 0.0005
 _GROUP_LIMIT = 1_000  # appends in one transaction
 _FRESH_SECONDS = 1.0  # for so long a write that succeeded says that the next one will
 _ROWS = 100  # of them in one statement
-# The write-ahead log goes into the file after so many bytes, in the relay's time: SQLite would do it in that of an append,
+# The write-ahead log goes into the file after so many bytes, in the relay's time: SQLite would do it in an append's,
 # which takes tens of milliseconds. It still does so when the relay has nothing to delete and the log grows.
 _CHECKPOINT_BYTES = 2**22
 _LONGEST_LOG = 4_000  # pages of 4 KiB
