@@ -171,7 +171,9 @@ class Outbox(Reader):
         with self._read_lock, _as_outbox_error():
             self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # appends go on
         with self._write_lock, _as_outbox_error():
-            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # the little that has come meanwhile
+            self._writer.execute(
+                "PRAGMA wal_checkpoint(PASSIVE)"
+            ).fetchone()  # the little that has come meanwhile
 
     def tidy(self) -> bool:
         """Leave nothing of what was deleted in the write-ahead log. False where that is just being used.
