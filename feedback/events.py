@@ -16,7 +16,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     TypeAdapter,
     model_serializer,
     model_validator,
@@ -57,6 +56,9 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_OPTIONAL = ("name", "tool_calls", "tool_call_id", "refusal", "reasoning")
+
+
 class Message(_Record):
     """One chat message of the OpenAI chat API.
 
@@ -81,10 +83,11 @@ class Message(_Record):
         texts = (part.get("text") for part in self.content or ())
         return "\n".join(text for text in texts if isinstance(text, str))
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = serialize(self)
-        return {name: value for name, value in written.items() if value or name in {"role", "content"}}
+    @model_serializer
+    def _without_what_is_not_set(self) -> dict[str, Any]:
+        written = {"role": self.role, "content": self.content}
+        written.update((name, value) for name in _OPTIONAL if (value := getattr(self, name)))
+        return written
 
 
 class Sampling(_Record):
