@@ -61,7 +61,9 @@ class Schema:
     ) -> None:
         self.dialect = dialect
         self.default = default
-        self.tables = tuple(sorted(tables, key=lambda table: (table.schema != default, table.schema, table.name)))
+        self.tables = tuple(
+            sorted(tables, key=lambda table: (table.schema != default, table.schema, table.name))
+        )
         self.names = frozenset(name.lower() for name in (*names, *(table.name for table in self.tables)))
         self._strategy = Dialect.get_or_raise(dialect).normalization_strategy
         self.pseudo = PSEUDO_COLUMNS.get(dialect, frozenset())
@@ -69,7 +71,9 @@ class Schema:
     def fold(self, name: str) -> str:
         """A name that exists, as sqlglot normalises one that refers to it."""
         if self._strategy is NormalizationStrategy.UPPERCASE:
-            return name.upper() if name == name.lower() else name  # SQLAlchemy writes what is not quoted in small letters
+            return (
+                name.upper() if name == name.lower() else name
+            )  # SQLAlchemy writes what is not quoted in small letters
         return name.lower() if self._strategy is NormalizationStrategy.CASE_INSENSITIVE else name
 
     @cached_property
@@ -119,7 +123,9 @@ class Schema:
         here = tuple(tables)
         for within in (here, self.tables):
             names = {
-                f"{self.shown(table)}.{column.name}": column.name for table in within for column in table.columns
+                f"{self.shown(table)}.{column.name}": column.name
+                for table in within
+                for column in table.columns
             }
             close = _close(name, names.values())
             if near := sorted(
@@ -128,7 +134,8 @@ class Schema:
             ):
                 return f"did you mean {', '.join(near[:5])}?"
         return "; ".join(
-            f"{self.shown(table)} has {', '.join(column.name for column in table.columns[:30])}" for table in here[:4]
+            f"{self.shown(table)} has {', '.join(column.name for column in table.columns[:30])}"
+            for table in here[:4]
         )
 
     def shown(self, table: Table) -> str:
