@@ -18,11 +18,13 @@ TABLES = [
     "CREATE TABLE secrets (id INTEGER, token VARCHAR(40))",
     "CREATE VIEW payroll AS SELECT name, salary FROM people",
     (
-        f"INSERT INTO people VALUES (1, 'Ada', 'Bonn', {SALARY}, '1990-01-02'), (2, 'Bob', 'Rom', {SALARY}, '1985-05-06'), "
+        f"INSERT INTO people VALUES (1, 'Ada', 'Bonn', {SALARY}, '1990-01-02'), "
+        f"(2, 'Bob', 'Rom', {SALARY}, '1985-05-06'), "
         f"(3, 'Cy', NULL, {SALARY}, '1970-12-31'), (4, 'Dee', 'Bonn', {SALARY}, NULL)"
     ),
     (
-        "INSERT INTO orders VALUES (1, 1, 10.5, '2024-01-31'), (2, 1, 20.25, '2024-02-29'), (3, 2, 30, '2024-12-31'), "
+        "INSERT INTO orders VALUES (1, 1, 10.5, '2024-01-31'), (2, 1, 20.25, '2024-02-29'), "
+        "(3, 2, 30, '2024-12-31'), "
         "(4, 4, 40.75, '2023-06-01'), (5, 4, 7, '2023-06-02')"
     ),
     f"INSERT INTO secrets VALUES (1, '{TOKEN}')",

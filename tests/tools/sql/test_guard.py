@@ -150,7 +150,8 @@ HONEST = [
     "SELECT name, (SELECT SUM(o.amount) FROM orders o WHERE o.person_id = p.id) AS total FROM people p ORDER BY name",
     "WITH big AS (SELECT * FROM orders WHERE amount > 10) SELECT COUNT(*) FROM big",
     (
-        "WITH a AS (SELECT person_id, SUM(amount) AS t FROM orders GROUP BY person_id), b AS (SELECT MAX(t) AS m FROM a) "
+        "WITH a AS (SELECT person_id, SUM(amount) AS t FROM orders GROUP BY person_id), "
+        "b AS (SELECT MAX(t) AS m FROM a) "
         "SELECT person_id FROM a, b WHERE t = m"
     ),
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT SUM(i) FROM n",
