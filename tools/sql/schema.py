@@ -103,12 +103,15 @@ class Schema:
 
     def hides(self, table: Table, column: str) -> bool:
         """Whether the table has, or may have, a column of this name that must not be read."""
-        return column.lower() in self.pseudo or column.lower() in table.hidden
+        name = column.lower()
+        real = any(name == readable.name.lower() for readable in table.columns)
+        return name in table.hidden or (name in self.pseudo and not real)
 
     @cached_property
     def hidden_anywhere(self) -> frozenset[str]:
         """The names of all hidden columns, in small letters."""
-        return self.pseudo.union(*(table.hidden for table in self.tables)) if self.tables else self.pseudo
+        real = {column.name.lower() for table in self.tables for column in table.columns}
+        return (self.pseudo - real).union(*(table.hidden for table in self.tables))
 
     def near_tables(self, name: str) -> str:
         """Words that say which tables have a name like this."""

@@ -90,6 +90,13 @@ def test_a_star_is_written_out_as_what_may_be_read(dialect: str):
         assert all(f'"{column}"' in written for column in PEOPLE)
 
 
+def test_a_real_column_that_is_called_like_a_pseudo_column_can_be_read():
+    guard = Guard(Schema("sqlite", [Table("main", "t", (Column("oid", "text"),))], default="main"))
+    assert guard.check("SELECT oid FROM t WHERE oid IS NULL ORDER BY oid").sql
+    with pytest.raises(ToolError, match="no column"):
+        guard.check("SELECT oid FROM t WHERE rowid = 1")
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_natural_join_joins_over_what_may_be_read(dialect: str):
     written = GUARDS[dialect].check("SELECT a.name FROM people a NATURAL JOIN people b").sql
