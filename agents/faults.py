@@ -49,26 +49,38 @@ def take_prompt(data: dict[str, Any], folder: Path) -> Iterator[Fault]:
             yield Fault(("prompt",), message)
 
 
-def take_schema(data: dict[str, Any]) -> Iterator[Fault]:
-    """Put the response schema in the place of its JSON, where it is one."""
-    source = data.get("response_schema")
-    if source is None:
-        return
-    data["response_schema"] = {}
+def take_schemas(data: dict[str, Any]) -> Iterator[Fault]:
+    """Put each response schema in the place of its JSON, where it is one."""
+    for path in (("response_schema",), ("tools", "response_schema")):
+        table: Any = data
+        for key in path[:-1]:
+            table = table.get(key)
+        if isinstance(table, dict) and "response_schema" in table:
+            source, table["response_schema"] = table["response_schema"], {}
+            try:
+                table["response_schema"] = _schema(source)
+            except _SchemaError as error:
+                yield Fault(path, str(error))
+
+
+class _SchemaError(Exception):
+    pass
+
+
+def _schema(source: Any) -> dict[str, Any]:
     if not isinstance(source, str):
-        yield Fault(("response_schema",), 'a text that holds a JSON schema is needed: \'{"type": "object"}\'')
-        return
+        raise _SchemaError('a text that holds a JSON schema is needed: \'{"type": "object"}\'')
     try:
         schema = json.loads(source)
-        if not isinstance(schema, dict):
-            yield Fault(("response_schema",), 'a JSON object is needed, such as \'{"type": "object"}\'')
-            return
-        jsonschema.Draft202012Validator.check_schema(schema)
-        data["response_schema"] = schema
     except (ValueError, RecursionError) as error:
-        yield Fault(("response_schema",), f"no JSON: {error}")
+        raise _SchemaError(f"no JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise _SchemaError('a JSON object is needed, such as \'{"type": "object"}\'')
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as error:
-        yield Fault(("response_schema",), f"no JSON schema: {error.json_path}: {error.message}")
+        raise _SchemaError(f"no JSON schema: {error.json_path}: {error.message}") from error
+    return schema
 
 
 def invalid(error: ValidationError, model: type[BaseModel]) -> Iterator[Fault]:

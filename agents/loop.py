@@ -5,7 +5,6 @@ generator, so that what is trained is what is served.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -18,6 +17,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from agents.acting import ToolStarted
+from agents.answer import format_answer, parse_answer
 from agents.conversation import Conversation
 from agents.manifest import Agent
 from agents.model import Delta, Model, ModelError
@@ -47,11 +47,16 @@ _UNTIL_THE_ANSWER = 0.75  # of an episode's time; the rest is for the answer
 
 @dataclass(frozen=True)
 class Finished:
-    """The answer is complete; `calls` is all that was done for it, in order."""
+    """The answer is complete; `calls` is all that was done for it, in order.
+
+    `fault` is what the tools' checks say against it (a quotation that does not stand in the document): who asked must
+    not get it.
+    """
 
     text: str
     finish_reason: str
     calls: tuple[Call, ...]
+    fault: str | None = None
 
 
 Step = Delta | ToolStarted | ToolCall | Finished
@@ -87,6 +92,9 @@ async def run(
     or three quarters of its time. What it writes before is a `Delta` that is not `final`; where that turns out to be
     the answer, it comes once more. The final ones together are `Finished.text`.
 
+    Where the tools check answers (`Toolbox.checks`), a wrong one is sent back with what is wrong, the last one once. One
+    that is wrong even so is a `Finished` with its `fault`, and none of it is final.
+
     `sampling.max_tokens` is for each model call, and capped by the agent's own limit. The request is abandoned after
     `limits.seconds`, or sooner after `seconds`. Closing the iterator early closes the model's stream and stops the
     tools.
@@ -118,7 +126,7 @@ async def run(
                 yield step
         answer = calls[-1]
         assert isinstance(answer, ModelCall), "see Turns"
-        yield Finished(answer.text, answer.finish_reason, tuple(calls))
+        yield Finished(answer.text, answer.finish_reason, tuple(calls), turns.fault)
     except ModelError as error:
         raise EpisodeError(str(error), status=error.status, code=error.code, calls=tuple(calls)) from error
     except (ToolError, ToolUnavailableError) as error:
@@ -179,17 +187,3 @@ def _template(source: str) -> jinja2.Template:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.from_string(source)
-
-
-def format_answer(answer: dict[str, Any]) -> str:
-    """An answer as the served grammar has it: JSON without blanks. What is taught must be what can be sampled."""
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
-
-
-def parse_answer(text: str) -> dict[str, Any] | None:
-    """The structured answer in a model's text: a JSON object, or None when the text is not one (e.g. cut short)."""
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None

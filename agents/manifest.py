@@ -84,6 +84,12 @@ class McpTools(Section):
 class Tools(Section):
     """All tools of an agent, by kind."""
 
+    response_schema: dict[str, Any] | None = Field(
+        None, description="What an answer looks like where tools were offered; None: as without them."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, le=32_768, description="Tokens per model call where tools are offered; None: as without them."
+    )
     sql: ToolSource | None = None
     documents: ToolSource | None = None
     knowledge: ToolSource | None = None
@@ -104,6 +110,10 @@ class Agent(Section):
     tools: Tools = Tools()
     metrics: dict[str, Metric]
 
+    def tokens_per_call(self, *, with_tools: bool) -> int:
+        """How many tokens one model call may generate."""
+        return (self.tools.max_tokens if with_tools else None) or self.limits.max_tokens
+
     @classmethod
     def load(cls, folder: Path) -> "Agent":
         """Read `manifest.toml` and the prompt that it names. Raises `ManifestError`, which tells all that is wrong."""
@@ -113,7 +123,7 @@ class Agent(Section):
             data = tomllib.loads(text)
         except (OSError, ValueError) as error:  # TOML that is none: ValueError, which says the line
             raise ManifestError(f"{path}: {error}") from error
-        found = [*faults.take_prompt(data, folder), *faults.take_schema(data)]
+        found = [*faults.take_prompt(data, folder), *faults.take_schemas(data)]
         try:
             agent = cls.model_validate(data)
         except ValidationError as error:

@@ -6,10 +6,12 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import jsonschema
 
 from agents.acting import ToolStarted, act
+from agents.answer import parse_answer
 from agents.conversation import Conversation
 from agents.manifest import Agent
 from agents.model import Delta, Model, ModelError, ModelRequest, Token
@@ -21,6 +23,7 @@ ANSWER_NOW = "Answer now, in the form that was asked for. No more tools can be c
 _UNREAD = (
     "That was neither an answer nor a tool call that can be read. Write one of them, as you were told to."
 )
+_CORRECT = "Look again, and give a corrected answer, or refuse."
 _STRIKES = 3  # calls repeated, or not to be read: it will not get further by itself
 
 
@@ -40,7 +43,9 @@ class Turns:
     deadline: float
     answer_by: float  # from here on, the model is asked for its answer
     _strikes: int = 0
+    fault: str | None = None  # what is wrong with the answer that it was left with
     _formless: bool = False  # it meant to answer
+    _corrected: bool = False  # its last answer was wrong, and it has been told
 
     async def steps(self) -> AsyncGenerator[Delta | ToolStarted | ToolCall, None]:
         """Raises `ModelError`, `TimeoutError`, `ToolUnavailableError`, `ToolDefectError`."""
@@ -53,11 +58,17 @@ class Turns:
                     yield part
             call = self.calls[-1]
             assert isinstance(call, ModelCall), "that is what was generated"
-            if last:
-                return
-            if self._is_answer(call):
-                yield Delta(call.text, tuple(map(Token, call.tokens, call.logprobs)))
-                return
+            if last or self._is_answer(call):
+                self.fault = await self.tools.faults(parse_answer(call.text) or {})
+                if self.fault is None or self._corrected:
+                    if self.fault is None and not (last and not self.tools.checks):
+                        yield Delta(call.text, tuple(map(Token, call.tokens, call.logprobs)))
+                    return
+                self._corrected = last
+                self._strikes += 1
+                self.talk.said(call)
+                self.talk.told(f"{self.fault} {_CORRECT}")
+                continue
             async with aclosing(self._act(call)) as steps:
                 async for step in steps:
                     yield step
@@ -77,9 +88,15 @@ class Turns:
         )
 
     @property
+    def _form(self) -> dict[str, Any]:
+        """What an answer looks like."""
+        own = self.agent.tools.response_schema if self.tools.specs else None
+        return own or self.agent.response_schema
+
+    @property
     def _most(self) -> int:
         """Tokens of one call."""
-        own = self.agent.limits.max_tokens
+        own = self.agent.tokens_per_call(with_tools=bool(self.tools.specs))
         return min(self.sampling.max_tokens or own, own)
 
     async def _generate(self, *, last: bool) -> AsyncGenerator[Delta, None]:
@@ -90,7 +107,8 @@ class Turns:
             try:
                 async with _closing(self.model.stream(self._request(last=last))) as parts:
                     while isinstance(part := await self._next(parts), Delta):
-                        yield part if last else replace(part, final=False)
+                        # What is checked is shown when it has passed.
+                        yield part if last and not self.tools.checks else replace(part, final=False)
             except ModelError as error:
                 if error.code != "context_length_exceeded" or not self.talk.compact():
                     raise
@@ -103,7 +121,7 @@ class Turns:
     def _request(self, *, last: bool) -> ModelRequest:
         return ModelRequest(
             messages=self.talk.messages,
-            response_schema=self.agent.response_schema if last else None,
+            response_schema=self._form if last else None,
             sampling=self.sampling.model_copy(update={"max_tokens": self._most}),
             tools=self.tools.specs,
             tool_choice="none" if last and self.tools.specs else "auto",
@@ -119,7 +137,7 @@ class Turns:
             return False
         try:
             answer = json.loads(call.text)
-            return bool(jsonschema.Draft202012Validator(self.agent.response_schema).is_valid(answer))
+            return bool(jsonschema.Draft202012Validator(self._form).is_valid(answer))
         except (ValueError, RecursionError):
             return False
 

@@ -77,5 +77,6 @@ async def ask(
 def _most_tokens(agent: Agent, sampling: Sampling) -> int:
     """What one request may generate."""
     limits = agent.limits
-    most = limits.turns * min(sampling.max_tokens or limits.max_tokens, limits.max_tokens)
+    own = agent.tokens_per_call(with_tools=limits.turns > 1)
+    most = limits.turns * min(sampling.max_tokens or own, own)
     return most if limits.total_tokens is None else min(most, limits.total_tokens)

@@ -244,6 +244,9 @@ class Invoker:
         if finished.finish_reason not in _COMPLETE:
             message = f"the model server stopped before the answer was complete ({finished.finish_reason})"
             raise EpisodeError(message, status=502, code="upstream_unavailable", calls=finished.calls)
+        if finished.fault is not None:
+            message = f"the answer was withheld, for it did not stand up to a check: {finished.fault}"
+            raise EpisodeError(message, status=502, code="unverified_answer", calls=finished.calls)
         return finished
 
     async def _record(self, invocation: Invocation, outcome: _Outcome) -> RequestFinished:

@@ -109,7 +109,9 @@ class Tooling:
             read = partial(documents.tools, self._library, entry.id, tenant)
             return _offered(await asyncio.to_thread(read), section)
 
-        return await self._box((agent.name, "documents", tenant, entry.id), section, make)
+        box = await self._box((agent.name, "documents", tenant, entry.id), section, make)
+        check = await asyncio.to_thread(documents.citations, self._library, entry.id, tenant)
+        return Toolbox.of(box, Toolbox({}, [check]))
 
     def _found(self, document: str, tenant: str) -> Entry | None:
         try:

@@ -18,6 +18,10 @@ class ToolSpec:
     parameters: Mapping[str, Any]
 
 
+AnswerCheck = Callable[[Mapping[str, Any]], str | None]
+"""What is wrong with an answer in an agent's form, in words that a model can act on; None: nothing. It may block."""
+
+
 class Tool(Protocol):
     """Something that a model can call. Safe to be called several times at once; cancelling a call stops its work.
 

@@ -12,7 +12,7 @@ How a call fails decides who is told:
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from tenacity import (
 from tools.arguments import nearest, parse
 from tools.breaker import Breaker
 from tools.errors import ToolError, ToolUnavailableError
-from tools.tool import Tool, ToolSpec
+from tools.tool import AnswerCheck, Tool, ToolSpec
 
 _log = logging.getLogger(__name__)
 
@@ -63,15 +63,21 @@ class Outcome:
 
 
 class Toolbox:
-    """Tools by their names. Circuit breakers live in it: keep one for as long as what its tools reach is the same."""
+    """Tools by their names, and what an answer that rests on them is checked by.
 
-    def __init__(self, tools: Mapping[str, tuple[Tool, ToolPolicy]]) -> None:
+    Circuit breakers live in it: keep one for as long as what its tools reach is the same.
+    """
+
+    def __init__(
+        self, tools: Mapping[str, tuple[Tool, ToolPolicy]], checks: Sequence[AnswerCheck] = ()
+    ) -> None:
+        self.checks = tuple(checks)
         self._tools = {name: _Guarded(name, tool, policy) for name, (tool, policy) in tools.items()}
 
     @classmethod
     def of(cls, *boxes: "Toolbox") -> "Toolbox":
         """The tools of several, with their breakers. Raises `ValueError` where two have a name in common."""
-        joined = cls({})
+        joined = cls({}, [check for box in boxes for check in box.checks])
         for tools in [box._tools for box in boxes]:  # noqa: SLF001  # its own class
             if common := joined._tools.keys() & tools.keys():
                 raise ValueError(f"two tools are called {min(common)}: offer one of them only")
@@ -85,6 +91,11 @@ class Toolbox:
             ToolSpec(name, guarded.tool.description, guarded.tool.parameters)
             for name, guarded in self._tools.items()
         )
+
+    async def faults(self, answer: Mapping[str, Any]) -> str | None:
+        """What the checks say against an answer; None: nothing."""
+        told = [await asyncio.to_thread(check, answer) for check in self.checks]
+        return " ".join(filter(None, told)) or None
 
     async def run(self, name: str, arguments: str, *, seconds: float | None = None) -> Outcome:
         """Call a tool with arguments as a model writes them: JSON. Whatever a tool raises, an `Outcome` tells.

@@ -1,5 +1,6 @@
 """Documents that an agent reads: files become pages, pages are searched, quotations are checked."""
 
+from tools.documents.citing import citations
 from tools.documents.toolset import tools
 
-__all__ = ["tools"]
+__all__ = ["citations", "tools"]
