@@ -1,4 +1,4 @@
-"""Agents on the command line: a new one is sound at once, faults are told by their line, steps are shown as they come."""
+"""Agents on the command line: a new one is sound at once, faults are told by their line, sources are looked at."""
 
 import json
 from pathlib import Path
