@@ -27,6 +27,20 @@ from tools.errors import ToolDefectError, ToolError, ToolUnavailableError
 from tools.knowledge import Context, Kind, Knowledge
 from tools.toolbox import Toolbox
 
+__all__ = [
+    "RETRIEVAL",
+    "EpisodeError",
+    "Finished",
+    "Step",
+    "ToolStarted",
+    "format_answer",
+    "last_question",
+    "parse_answer",
+    "prompt",
+    "retrieve",
+    "run",
+]
+
 RETRIEVAL = "retrieve"  # the name under which a retrieval is recorded
 _UNTIL_THE_ANSWER = 0.75  # of an episode's time; the rest is for the answer
 

@@ -16,7 +16,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     TypeAdapter,
     model_serializer,
     model_validator,
@@ -57,6 +56,9 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_OPTIONAL = ("name", "tool_calls", "tool_call_id", "refusal", "reasoning")
+
+
 class Message(_Record):
     """One chat message of the OpenAI chat API.
 
@@ -81,10 +83,11 @@ class Message(_Record):
         texts = (part.get("text") for part in self.content or ())
         return "\n".join(text for text in texts if isinstance(text, str))
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = serialize(self)
-        return {name: value for name, value in written.items() if value or name in {"role", "content"}}
+    @model_serializer
+    def _without_what_is_not_set(self) -> dict[str, Any]:
+        written = {"role": self.role, "content": self.content}
+        written.update((name, value) for name in _OPTIONAL if (value := getattr(self, name)))
+        return written
 
 
 class Sampling(_Record):
@@ -97,6 +100,13 @@ class Sampling(_Record):
     stop: tuple[str, ...] = ()
 
 
+class Usage(_Record):
+    """Tokens read and written, as a server counts them that does not say which they were."""
+
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+
+
 class ModelCall(_Record):
     """One generation, with the server's own token ids: never re-tokenised, so that a trainer scores what was sampled.
 
@@ -106,8 +116,9 @@ class ModelCall(_Record):
     it was sent. The prompt is `messages`, where there were any, and `prompt_token_ids` in any case. `finish_reason` is
     the server's; `abort` when the generation was cut short.
 
-    Of a call that an application of others told us of, or in which something was redacted, there are no token ids and
-    no log-probabilities: no trainer can score it.
+    Of a call that an application of others told us of, or of another provider's model, or in which something was
+    redacted, there are no token ids and no log-probabilities: no trainer can score it. `usage` then says how many there
+    were, where somebody has counted.
     """
 
     kind: Literal["model"] = "model"
@@ -123,10 +134,21 @@ class ModelCall(_Record):
     completion_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     tokens: tuple[str, ...] = ()
+    usage: Usage | None = Field(None, exclude_if=lambda usage: usage is None)
     finish_reason: str
     started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
     time_to_first_token: float = Field(ge=0, description="Seconds.")
     latency: float = Field(ge=0, description="Seconds.")
+
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens the prompt was, by its ids or as somebody counted them."""
+        return len(self.prompt_token_ids) if self.usage is None else self.usage.prompt_tokens
+
+    @property
+    def tokens_written(self) -> int:
+        """How many tokens the answer was, by its ids or as somebody counted them."""
+        return len(self.completion_token_ids) if self.usage is None else self.usage.completion_tokens
 
     @model_validator(mode="after")
     def _one_logprob_per_token(self) -> "ModelCall":

@@ -25,6 +25,10 @@ _LINGER_SECONDS = 0.0005
 _GROUP_LIMIT = 1_000  # appends in one transaction
 _FRESH_SECONDS = 1.0  # for so long a write that succeeded says that the next one will
 _ROWS = 100  # of them in one statement
+# The write-ahead log goes into the file after so many bytes, in the relay's time: SQLite would do it in an append's,
+# which takes tens of milliseconds. It still does so when the relay has nothing to delete and the log grows.
+_CHECKPOINT_BYTES = 2**22
+_LONGEST_LOG = 4_000  # pages of 4 KiB
 _READ_BYTES = 2**23  # read at once: a thousand events of usual size; one may have 12 MB
 _TABLE = """CREATE TABLE IF NOT EXISTS outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, body BLOB NOT NULL)"""
@@ -113,6 +117,7 @@ class Outbox(Reader):
         self._queue: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
         self._closed = False
         self._wrote = -_FRESH_SECONDS
+        self._in_log = 0  # bytes, about
         self._gate = (
             threading.Lock()
         )  # between the check of _closed and the put: nothing is queued behind the end
@@ -121,6 +126,7 @@ class Outbox(Reader):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             self._writer = sqlite3.connect(path, check_same_thread=False)
             prepare(self._writer)
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST_LOG}")
             self._writer.execute(_TABLE)
             if max_bytes is not None:
                 page_size = self._writer.execute("PRAGMA page_size").fetchone()[0]
@@ -157,6 +163,17 @@ class Outbox(Reader):
         """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`."""
         with self._transaction():
             self._writer.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
+        if self._in_log > _CHECKPOINT_BYTES:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self._in_log = 0
+        with self._read_lock, _as_outbox_error():
+            self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # appends go on
+        with self._write_lock, _as_outbox_error():
+            self._writer.execute(
+                "PRAGMA wal_checkpoint(PASSIVE)"
+            ).fetchone()  # the little that has come meanwhile
 
     def tidy(self) -> bool:
         """Leave nothing of what was deleted in the write-ahead log. False where that is just being used.
@@ -251,6 +268,7 @@ class Outbox(Reader):
         now = time.time()
         values = ", ".join(["(?, ?)"] * len(bodies))
         parameters = [value for body in bodies for value in (now, body)]
+        self._in_log += sum(map(len, bodies))
         self._writer.execute(f"INSERT INTO outbox (time, body) VALUES {values}", parameters)  # noqa: S608  # only question marks
 
     @contextmanager

@@ -11,7 +11,7 @@ import uvloop
 
 from bench.feedback.place import APPENDERS, Place, batches
 from bench.feedback.visible import visible
-from feedback.collector import Collector
+from feedback.collector import Collector, prepare_process
 from feedback.delivery_process import delivering_apart
 from feedback.outbox import Outbox
 from feedback.relay import Relay
@@ -54,7 +54,8 @@ def relay(place: Place) -> Iterator[Prepare]:
 
 @contextmanager
 def collector(place: Place) -> Iterator[Prepare]:
-    """Batches of events into the store: parsed, checked, written."""
+    """Batches of events into the store, in a process like that of the collector: parsed, checked, written."""
+    prepare_process()
     store = Store.open(place.store_url)
     collector = Collector(store)
 

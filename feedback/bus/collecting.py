@@ -5,7 +5,7 @@ import struct
 import sys
 from typing import BinaryIO
 
-from feedback.collector import Collector
+from feedback.collector import Collector, prepare_process
 from feedback.store import Store, StoreError
 
 _NUMBER = struct.Struct(">I")
@@ -36,6 +36,7 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
 def main(store_url: str) -> int:
     """Collect what comes until the parent closes its end, or is gone."""
     os.nice(_NICE)
+    prepare_process()
     try:
         collector = Collector(Store.open(store_url))
     except (StoreError, ValueError) as error:

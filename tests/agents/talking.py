@@ -11,6 +11,7 @@ from tools.errors import ToolError
 from tools.toolbox import Toolbox, ToolPolicy
 
 END = "<end>"
+ANSWER = '{"sql":"SELECT 1"}'
 Turn = (
     str | Exception | Sequence[tuple[str, str]]
 )  # a text; or calls of tools: the name, and arguments as written
@@ -48,6 +49,8 @@ class Talking:
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
         turn = self.turns[min(len(self.requests), len(self.turns) - 1)]
         self.requests.append(request)
+        if request.tool_choice == "none" and not isinstance(turn, str | Exception):
+            turn = ANSWER  # a grammar leaves it no other choice
         prompt = tokens(rendered(request.messages))
         if len(prompt) > self.window:
             raise ModelError("too long", status=400, code="context_length_exceeded")

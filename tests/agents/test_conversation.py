@@ -93,9 +93,16 @@ def test_tokens_are_counted_as_far_as_the_model_has_seen_them():
     assert talk.tokens == 52
 
 
+def test_where_a_provider_gives_no_token_ids_its_own_count_counts():
+    talk = Conversation([Message(role="user", content="x" * 300)])
+    used = {"prompt_tokens": 40, "completion_tokens": 2}
+    talk.said(model_call(prompt_token_ids=[], completion_token_ids=[], logprobs=[], usage=used))
+    assert talk.tokens == 42
+
+
 def test_a_repeated_call_is_known_however_it_is_written_until_its_result_is_left_out():
     talk = Conversation([])
-    results = []
+    results: list[int] = []
     for arguments in ('{"a": 1, "b": 2}', '{"b":2,"a":1}', '{"a": 1', '{"a": 1', '{"a": 2}'):
         name = f"call_{len(results)}"
         calls = [{"id": name, "function": {"name": "look", "arguments": arguments}}]

@@ -16,13 +16,12 @@ from agents.model import Delta, ModelError
 from agents.segments import segments
 from agents.turns import ANSWER_NOW
 from feedback.events import Message, ModelCall, Sampling, ToolCall
-from tests.agents.talking import Answering, Talking, toolbox
+from tests.agents.talking import ANSWER, Answering, Talking, toolbox
 from tools.errors import ToolUnavailableError
 from tools.knowledge import Knowledge
 from tools.toolbox import Toolbox
 
 ASKED = (Message(role="user", content="What do the claims cost?"),)
-ANSWER = '{"sql":"SELECT 1"}'
 
 
 def look_up(*of: str) -> list[tuple[str, str]]:
@@ -195,7 +194,7 @@ class Slow:
             raise
         finally:
             self.running -= 1
-        return arguments["of"]
+        return str(arguments["of"])
 
 
 async def test_a_tool_leaves_the_model_time_to_answer(start: Any):

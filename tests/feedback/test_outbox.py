@@ -260,3 +260,17 @@ def test_after_kill_9_everything_acknowledged_is_there(tmp_path):
     assert len(acknowledged) > 1_384 - 4
     assert acknowledged <= set(found)
     assert len(found) == len(set(found))
+
+
+def test_the_log_goes_into_the_file_when_events_are_deleted_and_not_when_they_are_appended(outbox, tmp_path):
+    file = tmp_path / "outbox.db"
+    outbox.write([b"x" * 2**20] * 5)
+    assert file.stat().st_size < 2**20
+    outbox.delete(5)
+    assert file.stat().st_size > 5 * 2**20
+
+
+def test_the_log_does_not_grow_for_ever_while_nothing_is_deleted(outbox, tmp_path):
+    for _ in range(40):
+        outbox.write([b"x" * 2**20])
+    assert (tmp_path / "outbox.db-wal").stat().st_size < 20 * 2**20

@@ -25,7 +25,7 @@ from feedback.bus.kafka.producer import Sender
 from feedback.bus.kafka.reading import Read
 from feedback.bus.kafka.records import Origin, Record, dead_letter, topics_collected
 from feedback.bus.kafka.told import Told
-from feedback.collector import Collector
+from feedback.collector import Collector, prepare_process
 from feedback.store import Store, StoreError
 
 _BATCH = 500  # records in one transaction
@@ -149,6 +149,7 @@ def main(options_json: str, store_url: str) -> int:
     os.nice(_NICE)  # what takes events and answers requests on this machine comes first
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     quiet()
+    prepare_process()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
