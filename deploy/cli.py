@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import agents, chat, documents, keys, learn, machine, pipe, policies, privacy, query, store
+from deploy.commands import (
+    agents,
+    chat,
+    documents,
+    keys,
+    knowledge,
+    learn,
+    machine,
+    pipe,
+    policies,
+    privacy,
+    query,
+    store,
+)
 from deploy.errors import FlywheelError
 
 app = typer.Typer(
@@ -34,6 +47,7 @@ machine.add_to(app)
 chat.add_to(app)
 agents.add_to(app)
 learn.add_to(app)
+knowledge.add_to(app)
 documents.add_to(app)
 policies.add_to(app)
 keys.add_to(app)

@@ -15,10 +15,11 @@ from agents.manifest import Agent, McpTools, ToolSource
 from gateway.config import GatewayConfig
 from gateway.errors import ApiError
 from gateway.sources import open_to
-from tools import documents, sql
+from tools import documents, knowledge, sql
 from tools.documents.library import Library, UnknownDocumentError
 from tools.embedding import Embedder, EmbeddingError, EmbeddingOptions, open_embedder
 from tools.errors import ToolUnavailableError
+from tools.knowledge.shelf import Shelf
 from tools.mcp.options import McpError
 from tools.mcp.server import McpServer
 from tools.tool import Tool
@@ -45,11 +46,13 @@ class Tooling:
         config: GatewayConfig,
         databases: Mapping[str, sql.Source],
         library: Library,
+        knowledge: Shelf,
         servers: Mapping[str, McpServer],
     ) -> None:
         self._config = config
         self._databases = databases
         self._library = library
+        self._knowledge = knowledge
         self._servers = servers
         self._boxes: OrderedDict[tuple[str, ...], Toolbox] = OrderedDict()
 
@@ -65,6 +68,8 @@ class Tooling:
         boxes = [await self._mcp(agent, name, section, tenant) for name, section in own.mcp.items()]
         if own.sql is not None:
             boxes.append(await self._sql(agent, own.sql, metadata, tenant))
+        if own.knowledge is not None:
+            boxes.append(await self._knowledge_of(agent, own.knowledge, tenant))
         if own.documents is not None:
             boxes.append(await self._documents(agent, own.documents, metadata, tenant))
         return Toolbox.of(*boxes) if boxes else None
@@ -90,6 +95,14 @@ class Tooling:
             return _offered(sql.tools(self._databases[name]), section)
 
         return await self._box((agent.name, "sql", name), section, make)
+
+    async def _knowledge_of(self, agent: Agent, section: ToolSource, tenant: str) -> Toolbox:
+        seen = self._knowledge.of(tenant)
+
+        async def make() -> list[Tool]:
+            return _offered(knowledge.tools(seen), section)
+
+        return await self._box((agent.name, "knowledge", seen.tenant, seen.digest), section, make)
 
     async def _documents(
         self, agent: Agent, section: ToolSource, metadata: Mapping[str, str], tenant: str
@@ -138,7 +151,7 @@ class Tooling:
 
 
 @asynccontextmanager
-async def tooling(config: GatewayConfig, agents: Iterable[Agent]) -> AsyncIterator[Tooling]:
+async def tooling(config: GatewayConfig, agents: Iterable[Agent], shelf: Shelf) -> AsyncIterator[Tooling]:
     """The sources that are configured, open for as long as the block lasts."""
     used = [agent for agent in agents if agent.limits.turns > 1]
     async with AsyncExitStack() as stack:
@@ -148,7 +161,7 @@ async def tooling(config: GatewayConfig, agents: Iterable[Agent]) -> AsyncIterat
             stack.push_async_callback(source.close)
         reads = any(agent.tools.documents is not None for agent in used)
         embedder = await asyncio.to_thread(_embedder, config.embedding) if reads else None
-        tools = Tooling(config, databases, Library(config.documents.folder, embedder), servers)
+        tools = Tooling(config, databases, Library(config.documents.folder, embedder), shelf, servers)
         for agent in used:
             await tools.warm(agent)
         yield tools
