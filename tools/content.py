@@ -11,7 +11,8 @@ import re
 TAG = "content"
 _SOURCE_CHARACTERS = 200
 
-_INVISIBLE = r"[\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*"  # a model does not see them between letters
+# Between the letters of a word a model does not see these.
+_INVISIBLE = r"[\s\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*"
 
 
 def _disguised(word: str) -> str:

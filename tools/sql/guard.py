@@ -1,10 +1,10 @@
 """What a model wrote becomes a statement that may run, or a refusal with the reason.
 
-A statement is parsed in the database's dialect, its names are resolved against the schema (stars become the columns that
-may be read, each column gets its table, each table its schema), and SQL is written anew from the tree. That text is
-parsed once more and every node, function, type, table and column in it is checked against what is allowed: what has been
-checked is what runs, and a text that does not come out of its own tree unchanged is refused. So it matters little how the
-server would have read what the model wrote.
+A statement is parsed in the database's dialect, its names are resolved against the schema (stars become the columns
+that may be read, each column gets its table, each table its schema), and SQL is written anew from the tree. That text
+is parsed once more and every node, function, type, table and column in it is checked against what is allowed: what
+has been checked is what runs, and a text that does not come out of its own tree unchanged is refused. So it matters
+little how the server would have read what the model wrote.
 """
 
 import re
@@ -18,7 +18,7 @@ from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.qualify_columns import qualify_columns, quote_identifiers
 from sqlglot.optimizer.qualify_tables import qualify_tables
 from sqlglot.schema import MappingSchema
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from tools.errors import ToolError
 from tools.sql import allowed
@@ -51,7 +51,7 @@ class Guard:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._dialect = schema.dialect
-        self._mapping = MappingSchema(schema.folded, dialect=schema.dialect, normalize=False)
+        self._mapping = MappingSchema({**schema.folded}, dialect=schema.dialect, normalize=False)
         self._functions = allowed.functions(schema.dialect)
         self._no_regexp = schema.dialect == "sqlite"
 
@@ -76,7 +76,7 @@ class Guard:
             raise ToolError("the statement nests too deeply: write it in fewer levels") from error
         except (ToolError, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001  # a parser is fed whatever somebody wrote: where it fails, that is refused
+        except Exception as error:  # a parser is fed whatever somebody wrote: where it fails, that is refused
             raise ToolError("the statement cannot be read: write it in plainer SQL") from error
         if self._write(again) != written:
             raise ToolError("the statement can be read in two ways: write it in plainer SQL")
@@ -84,9 +84,11 @@ class Guard:
 
     def _check_text(self, sql: str) -> None:
         if len(sql) > MOST_CHARACTERS:
-            raise ToolError(f"the statement has more than {MOST_CHARACTERS:,} characters: ask for less at a time")
+            raise ToolError(
+                f"the statement has more than {MOST_CHARACTERS:,} characters: ask for less at a time"
+            )
         if strange := _CONTROL.search(sql):
-            raise ToolError(f"the statement holds a character that SQL has no use for: {ascii(strange[0])}")
+            raise ToolError(f"the statement holds a character that SQL has no use for: {strange[0]!a}")
         tokens = sqlglot.tokenize(sql, read=self._dialect)
         if len(tokens) > _MOST_TOKENS:
             raise ToolError(f"the statement has more than {_MOST_TOKENS:,} words: ask for less at a time")
@@ -100,7 +102,7 @@ class Guard:
     def _check_letters(self, token: Token) -> None:
         if token.token_type not in _QUOTED and not token.text.isascii():
             raise ToolError(
-                f"{ascii(token.text)} holds letters that are not plain ones: outside quotes use a-z, 0-9 and _ only"
+                f"{token.text!a} holds letters that are not plain ones: outside quotes use a-z, 0-9 and _ only"
             )
 
     def _parse(self, sql: str) -> exp.Expr:
@@ -119,7 +121,9 @@ class Guard:
                     raise ToolError(f"the type {node.sql(dialect=self._dialect)} is not offered")
             elif isinstance(node, exp.Func) and type(node).__name__ not in allowed.NODES:
                 self._check_function(node)
-            elif type(node).__name__ not in allowed.NODES or (isinstance(node, exp.RegexpLike) and self._no_regexp):
+            elif type(node).__name__ not in allowed.NODES or (
+                isinstance(node, exp.RegexpLike) and self._no_regexp
+            ):
                 raise ToolError(f"{_name(node)} is not offered: only plain queries can run")
             elif fault := _fault(node):
                 raise ToolError(fault)
@@ -199,7 +203,9 @@ class Guard:
             elif reference.name in queries and not reference.db:
                 derived[reference.alias] |= queries[reference.name]
             else:
-                raise ToolError(f"there is no table {reference.name}: {self._schema.near_tables(reference.name)}")
+                raise ToolError(
+                    f"there is no table {reference.name}: {self._schema.near_tables(reference.name)}"
+                )
         for column in tree.find_all(exp.Column):
             if column.table:
                 self._check_column(column, tables.get(column.table, set()), derived.get(column.table))
@@ -213,7 +219,9 @@ class Guard:
             raise ToolError(f"there is no table or alias {qualifier} for {qualifier}.{name}")
         known = name in (outputs or ()) or any(self._has(table, name) for table in tables)
         if not known or any(self._schema.hides(table, name) for table in tables):
-            near = self._schema.near_columns(name, tables) or f"it has {', '.join(sorted(outputs or ())[:30])}"
+            near = (
+                self._schema.near_columns(name, tables) or f"it has {', '.join(sorted(outputs or ())[:30])}"
+            )
             raise ToolError(f"there is no column {qualifier}.{name}: {near}")
 
     def _check_output_name(self, column: exp.Column, tables: dict[str, set[Table]]) -> None:
@@ -228,8 +236,12 @@ class Guard:
                 raise ToolError(f"{column.name} is a table: {_WHOLE_ROW}")
             owners = sorted({self._schema.shown(t) for t in within if self._has(t, column.name)})
             if len(owners) > 1:
-                raise ToolError(f"{column.name} is in {' and '.join(owners)}: say which, as in {owners[0]}.{column.name}")
-            raise ToolError(f"there is no column {column.name}: {self._schema.near_columns(column.name, within)}")
+                raise ToolError(
+                    f"{column.name} is in {' and '.join(owners)}: say which, as in {owners[0]}.{column.name}"
+                )
+            raise ToolError(
+                f"there is no column {column.name}: {self._schema.near_columns(column.name, within)}"
+            )
 
     def _has(self, table: Table, name: str) -> bool:
         return any(self._schema.fold(column.name) == name for column in table.columns)
@@ -239,7 +251,7 @@ _OPENING = (TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType
 _CLOSING = (TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END)
 
 
-def _fault(node: exp.Expr) -> str | None:  # noqa: PLR0911  # one line for each thing that a node of a known kind can hide
+def _fault(node: exp.Expr) -> str | None:  # noqa: C901, PLR0911  # one line for each thing that a node of a known kind can hide
     match node:
         case exp.Star():
             counted = isinstance(node.parent, exp.Count) and node.arg_key == "this"
@@ -291,7 +303,9 @@ def _name_outputs(tree: exp.Expr, dialect: str) -> None:
     for projection in list(query.selects) if isinstance(query, exp.Select) else ():
         if not isinstance(projection, exp.Alias | exp.Column) and not projection.is_star:
             text = projection.sql(dialect=dialect, comments=False)[:_LONGEST_NAME].replace('"', "")
-            projection.replace(exp.alias_(projection.copy(), exp.to_identifier(text, quoted=True), copy=False))
+            projection.replace(
+                exp.alias_(projection.copy(), exp.to_identifier(text, quoted=True), copy=False)
+            )
 
 
 def _name(node: exp.Expr) -> str:
@@ -308,7 +322,8 @@ def _syntax(error: ParseError) -> str:
     if not error.errors:
         return f"this is not valid SQL: {_plain(error)}"
     fault = error.errors[0]
-    near = " ".join(f"{fault.get('start_context') or ''}>>>{fault.get('highlight') or ''}<<<{fault.get('end_context') or ''}".split())
+    before, at, after = (fault.get(part) or "" for part in ("start_context", "highlight", "end_context"))
+    near = " ".join(f"{before}>>>{at}<<<{after}".split())
     return (
         f"this is not valid SQL: {_ANSI.sub('', str(fault.get('description') or 'syntax error')).rstrip('.')} "
         f"at line {fault.get('line')}, column {fault.get('col')}, near: {near[-160:]}"

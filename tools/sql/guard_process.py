@@ -76,4 +76,6 @@ def main() -> None:
 def _tables(written: Iterable[dict[str, Any]]) -> Iterable[Table]:
     for table in written:
         columns = tuple(Column(**column) for column in table["columns"])
-        yield Table(table["schema"], table["name"], columns, view=table["view"], hidden=frozenset(table["hidden"]))
+        yield Table(
+            table["schema"], table["name"], columns, view=table["view"], hidden=frozenset(table["hidden"])
+        )

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Inspector, create_engine, exc, inspect, text
 from sqlalchemy.engine.interfaces import ReflectedColumn, ReflectedForeignKeyConstraint
@@ -50,7 +49,9 @@ def engine_for(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         where = f"{Path(url.database or '').absolute().as_uri()}?mode=ro"
         return create_engine(
-            "sqlite://", creator=lambda: sqlite3.connect(where, uri=True, check_same_thread=False), poolclass=NullPool
+            "sqlite://",
+            creator=lambda: sqlite3.connect(where, uri=True, check_same_thread=False),
+            poolclass=NullPool,
         )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
@@ -142,27 +143,21 @@ def _foreign_key(key: ReflectedForeignKeyConstraint, default: str) -> ForeignKey
 
 def duckdb_schema(columns: Answer, keys: Answer, options: DatabaseOptions) -> Schema:
     """The schema out of DuckDB's answers to `DUCKDB_COLUMNS` and `DUCKDB_KEYS`."""
-    tables: dict[tuple[str, str], dict[str, Any]] = {}
+    tables: dict[tuple[str, str], Table] = {}
     for place, name, column, kind, nullable, comment, about, rows, view in columns.rows:
-        entry = tables.setdefault(
-            (str(place), str(name)),
-            {"columns": [], "comment": about or "", "rows": rows, "view": bool(view), "foreign_keys": []},
-        )
-        entry["columns"].append(Column(str(column), str(kind).lower(), bool(nullable), str(comment or "")))
+        at = (str(place), str(name))
+        count = None if rows is None else int(rows)
+        known = tables.get(at) or Table(*at, (), view=bool(view), comment=str(about or ""), rows=count)
+        read_as = Column(str(column), str(kind).lower(), bool(nullable), str(comment or ""))
+        tables[at] = replace(known, columns=(*known.columns, read_as))
     for place, name, kind, own, other, referred in keys.rows:
-        entry, parts = tables[str(place), str(name)], tuple(str(own).split("\x1f"))
+        at, parts = (str(place), str(name)), tuple(str(own).split("\x1f"))
         if kind == "PRIMARY KEY":
-            entry["primary_key"] = parts
+            tables[at] = replace(tables[at], primary_key=parts)
         else:
-            entry["foreign_keys"].append(ForeignKey(parts, str(other), tuple(str(referred).split("\x1f"))))
-    found = [
-        Table(
-            place,
-            name,
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()},
-        )
-        for (place, name), entry in tables.items()
-    ]
+            key = ForeignKey(parts, str(other), tuple(str(referred).split("\x1f")))
+            tables[at] = replace(tables[at], foreign_keys=(*tables[at].foreign_keys, key))
+    found = list(tables.values())
     inside = options.schemas or ("main",)
     names = {table.name for table in found}
     kept = [table for table in found if table.schema in inside]
@@ -172,7 +167,7 @@ def duckdb_schema(columns: Answer, keys: Answer, options: DatabaseOptions) -> Sc
 def shown(
     tables: Iterable[Table], options: DatabaseOptions, *, dialect: str, default: str, names: Iterable[str]
 ) -> Schema:
-    """Of these tables what options allow. Raises `ValueError` for a table or column that options name and is not there."""
+    """Of these tables what options allow. Raises `ValueError` for one that they name and is not there."""
     wanted = {name.lower() for name in options.tables}
     hidden = {name.lower() for name in options.hidden_columns}
     used: set[str] = set()
@@ -205,10 +200,14 @@ def _called(tables: set[str], column: str) -> set[str]:
 def _only_shown_keys(tables: Sequence[Table], default: str) -> Iterable[Table]:
     """A key is shown where both of its ends are."""
     readable = {
-        table.name if table.schema == default else f"{table.schema}.{table.name}": {c.name for c in table.columns}
+        table.name if table.schema == default else f"{table.schema}.{table.name}": {
+            c.name for c in table.columns
+        }
         for table in tables
     }
     for table in tables:
         own = {column.name for column in table.columns}
         keys = (k for k in table.foreign_keys if own.issuperset(k.columns))
-        yield replace(table, foreign_keys=tuple(k for k in keys if readable.get(k.table, set()).issuperset(k.referred)))
+        yield replace(
+            table, foreign_keys=tuple(k for k in keys if readable.get(k.table, set()).issuperset(k.referred))
+        )

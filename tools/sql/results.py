@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from tools.content import as_content
 from tools.sql.engines import Answer, Cell
 
-_NEEDS_QUOTES = frozenset("|\n\r\t\"")
+_NEEDS_QUOTES = frozenset('|\n\r\t"')
 
 
 def table(answer: Answer, *, source: str, shown: int, max_rows: int, max_cell: int) -> str:
     """The answer for a model: how many rows there are, then the first `shown` of them, fenced as content."""
-    lines = [" | ".join(_heading(name, kind) for name, kind in zip(answer.columns, answer.types, strict=True))]
+    lines = [
+        " | ".join(_heading(name, kind) for name, kind in zip(answer.columns, answer.types, strict=True))
+    ]
     mixed = [kind in ("mixed", "") for kind in answer.types]
     lines.extend(_line(row, mixed, max_cell) for row in answer.rows[:shown])
     return f"{_count(answer, shown, max_rows)}\n{as_content(chr(10).join(lines), source)}"

@@ -61,7 +61,9 @@ class Schema:
     ) -> None:
         self.dialect = dialect
         self.default = default
-        self.tables = tuple(sorted(tables, key=lambda table: (table.schema != default, table.schema, table.name)))
+        self.tables = tuple(
+            sorted(tables, key=lambda table: (table.schema != default, table.schema, table.name))
+        )
         self.names = frozenset(name.lower() for name in (*names, *(table.name for table in self.tables)))
         self._strategy = Dialect.get_or_raise(dialect).normalization_strategy
         self.pseudo = PSEUDO_COLUMNS.get(dialect, frozenset())
@@ -69,7 +71,9 @@ class Schema:
     def fold(self, name: str) -> str:
         """A name that exists, as sqlglot normalises one that refers to it."""
         if self._strategy is NormalizationStrategy.UPPERCASE:
-            return name.upper() if name == name.lower() else name  # SQLAlchemy writes what is not quoted in small letters
+            return (
+                name.upper() if name == name.lower() else name
+            )  # SQLAlchemy writes what is not quoted in small letters
         return name.lower() if self._strategy is NormalizationStrategy.CASE_INSENSITIVE else name
 
     @cached_property
@@ -99,12 +103,15 @@ class Schema:
 
     def hides(self, table: Table, column: str) -> bool:
         """Whether the table has, or may have, a column of this name that must not be read."""
-        return column.lower() in self.pseudo or column.lower() in table.hidden
+        name = column.lower()
+        real = any(name == readable.name.lower() for readable in table.columns)
+        return name in table.hidden or (name in self.pseudo and not real)
 
     @cached_property
     def hidden_anywhere(self) -> frozenset[str]:
         """The names of all hidden columns, in small letters."""
-        return self.pseudo.union(*(table.hidden for table in self.tables)) if self.tables else self.pseudo
+        real = {column.name.lower() for table in self.tables for column in table.columns}
+        return (self.pseudo - real).union(*(table.hidden for table in self.tables))
 
     def near_tables(self, name: str) -> str:
         """Words that say which tables have a name like this."""
@@ -119,7 +126,9 @@ class Schema:
         here = tuple(tables)
         for within in (here, self.tables):
             names = {
-                f"{self.shown(table)}.{column.name}": column.name for table in within for column in table.columns
+                f"{self.shown(table)}.{column.name}": column.name
+                for table in within
+                for column in table.columns
             }
             close = _close(name, names.values())
             if near := sorted(
@@ -128,7 +137,8 @@ class Schema:
             ):
                 return f"did you mean {', '.join(near[:5])}?"
         return "; ".join(
-            f"{self.shown(table)} has {', '.join(column.name for column in table.columns[:30])}" for table in here[:4]
+            f"{self.shown(table)} has {', '.join(column.name for column in table.columns[:30])}"
+            for table in here[:4]
         )
 
     def shown(self, table: Table) -> str:

@@ -38,7 +38,7 @@ class Source:
         self._opening = asyncio.Lock()
 
     async def schema(self) -> Schema:
-        """What may be read. Raises `ToolUnavailableError`, and `ValueError` where the options name what is not there."""
+        """What may be read. Raises `ToolUnavailableError`, and `ValueError` for options that name what is not there."""
         return (await self._open()).schema
 
     async def query(self, sql: str, *, seconds: float | None = None) -> tuple[Answer, tuple[str, ...]]:

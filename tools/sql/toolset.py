@@ -51,12 +51,15 @@ def tools(source: Source) -> list[Tool]:
     return [
         FunctionTool(
             "run_sql",
-            "Run one read-only SELECT on the database and see its rows. On an error, mend the statement and run it again.",
+            "Run one read-only SELECT on the database and see its rows. On an error, mend it and run it again.",
             RunSql,
             asked.run_sql,
         ),
         FunctionTool(
-            "list_tables", "List the tables and views of the database with their columns.", ListTables, asked.list_tables
+            "list_tables",
+            "List the tables and views of the database with their columns.",
+            ListTables,
+            asked.list_tables,
         ),
         FunctionTool(
             "describe_table",
@@ -86,7 +89,9 @@ class _Tools:
         for table in schema.tables[:_MOST_TABLES]:
             names = ", ".join(column.name for column in table.columns[:_MOST_NAMES])
             more = f", … ({len(table.columns)} columns)" if len(table.columns) > _MOST_NAMES else ""
-            lines.append(f"{schema.shown(table)}({names}{more}){' view' if table.view else ''}{_comment(table.comment)}")
+            lines.append(
+                f"{schema.shown(table)}({names}{more}){' view' if table.view else ''}{_comment(table.comment)}"
+            )
         more = f", first {_MOST_TABLES}" if len(schema.tables) > _MOST_TABLES else ""
         count = f"{len(schema.tables)} tables ({schema.dialect}){more}"
         return f"{count}\n{as_content(chr(10).join(lines), self._source.name)}"
@@ -96,7 +101,9 @@ class _Tools:
         table = _table(schema, arguments.table)
         rows = table.rows if table.rows is not None else await self._count(schema, table)
         count = "" if rows is None else f", about {rows} rows"
-        lines = [f"{schema.shown(table)}: {'view' if table.view else 'table'}{count}{_comment(table.comment)}"]
+        lines = [
+            f"{schema.shown(table)}: {'view' if table.view else 'table'}{count}{_comment(table.comment)}"
+        ]
         keys = {key.columns[0]: key for key in table.foreign_keys if len(key.columns) == 1}
         for column in table.columns[:_MOST_COLUMNS]:
             key = keys.get(column.name)

@@ -1,7 +1,19 @@
 """Statements that must not get through, by what they try. In all of them `salary` and `secrets` are what is hidden."""
 
 EVERYWHERE = {
-    "no statement": ["", " ", ";", ";;", "-- SELECT 1", "/* SELECT 1 */", "SELECT", "SELECT FROM", "nonsense", "(", "1"],
+    "no statement": [
+        "",
+        " ",
+        ";",
+        ";;",
+        "-- SELECT 1",
+        "/* SELECT 1 */",
+        "SELECT",
+        "SELECT FROM",
+        "nonsense",
+        "(",
+        "1",
+    ],
     "writing": [
         "DELETE FROM people",
         "INSERT INTO people (id) VALUES (9)",
@@ -323,7 +335,7 @@ POSTGRES = {
         "SELECT 'x'::xml",
         "SELECT '(1,2,3,4,5)'::people",
         "SELECT id OPERATOR(pg_catalog.+) 1 FROM people",
-        "SELECT name COLLATE pg_catalog.\"C\" FROM people",
+        'SELECT name COLLATE pg_catalog."C" FROM people',
         "SELECT ARRAY[1]",
         "SELECT ARRAY(SELECT salary FROM people)",
         "SELECT (ARRAY[1])[1]",
@@ -444,7 +456,7 @@ DUCKDB = {
         "SELECT * FROM sniff_csv('/etc/passwd')",
         "SELECT * FROM parquet_metadata('x')",
         "SELECT * FROM 'secrets'",
-        "SELECT * FROM \"/etc/passwd\"",
+        'SELECT * FROM "/etc/passwd"',
         "SET enable_external_access = true",
         "CREATE SECRET s (TYPE s3)",
         "CREATE MACRO f() AS 1",

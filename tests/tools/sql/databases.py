@@ -13,14 +13,20 @@ from tools.sql import DatabaseOptions
 SALARY, TOKEN = 987_654, "token-4711"
 OPTIONS = {"tables": ("people", "orders"), "hidden_columns": ("people.salary",)}
 TABLES = [
-    "CREATE TABLE people (id INTEGER PRIMARY KEY, name VARCHAR(40) NOT NULL, city VARCHAR(40), salary INTEGER, born DATE)",
-    "CREATE TABLE orders (id INTEGER PRIMARY KEY, person_id INTEGER REFERENCES people (id), amount DOUBLE PRECISION, day DATE)",
+    "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL, city TEXT, salary INTEGER, born DATE)",
+    "CREATE TABLE orders (id INTEGER PRIMARY KEY, person_id INTEGER REFERENCES people (id), amount FLOAT, day DATE)",
     "CREATE TABLE secrets (id INTEGER, token VARCHAR(40))",
     "CREATE VIEW payroll AS SELECT name, salary FROM people",
-    f"INSERT INTO people VALUES (1, 'Ada', 'Bonn', {SALARY}, '1990-01-02'), (2, 'Bob', 'Rom', {SALARY}, '1985-05-06'), "
-    f"(3, 'Cy', NULL, {SALARY}, '1970-12-31'), (4, 'Dee', 'Bonn', {SALARY}, NULL)",
-    "INSERT INTO orders VALUES (1, 1, 10.5, '2024-01-31'), (2, 1, 20.25, '2024-02-29'), (3, 2, 30, '2024-12-31'), "
-    "(4, 4, 40.75, '2023-06-01'), (5, 4, 7, '2023-06-02')",
+    (
+        f"INSERT INTO people VALUES (1, 'Ada', 'Bonn', {SALARY}, '1990-01-02'), "
+        f"(2, 'Bob', 'Rom', {SALARY}, '1985-05-06'), "
+        f"(3, 'Cy', NULL, {SALARY}, '1970-12-31'), (4, 'Dee', 'Bonn', {SALARY}, NULL)"
+    ),
+    (
+        "INSERT INTO orders VALUES (1, 1, 10.5, '2024-01-31'), (2, 1, 20.25, '2024-02-29'), "
+        "(3, 2, 30, '2024-12-31'), "
+        "(4, 4, 40.75, '2023-06-01'), (5, 4, 7, '2023-06-02')"
+    ),
     f"INSERT INTO secrets VALUES (1, '{TOKEN}')",
 ]
 

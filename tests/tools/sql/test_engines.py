@@ -1,4 +1,4 @@
-"""On the real databases: honest queries answer as they do without a guard, and the engines refuse what a guard would miss."""
+"""On real databases: honest queries answer as without a guard, and the engines refuse what a guard would miss."""
 
 import asyncio
 import sqlite3
@@ -35,7 +35,12 @@ def urls(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Iterato
         role = f"reader_{make_url(owner).database}"
         asyncio.run(_make_reader(owner, role))
         reader = make_url(owner).set(username=role).render_as_string(hide_password=False)
-        yield {"sqlite": databases.sqlite(folder), "duckdb": databases.duck(folder), "postgres": reader, "owner": owner}
+        yield {
+            "sqlite": databases.sqlite(folder),
+            "duckdb": databases.duck(folder),
+            "postgres": reader,
+            "owner": owner,
+        }
         with psycopg.connect(libpq(owner), autocommit=True) as connection:
             databases.run(connection, [f"DROP OWNED BY {role}", f"DROP ROLE {role}"])
 
@@ -79,7 +84,9 @@ def plain(dialect: str, urls: dict[str, str], sql: str) -> list[tuple[Any, ...]]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_an_honest_query_answers_as_it_does_without_a_guard(source: Source, urls: dict[str, str], dialect: str):
+async def test_an_honest_query_answers_as_it_does_without_a_guard(
+    source: Source, urls: dict[str, str], dialect: str
+):
     for sql in [*HONEST, *OWN[dialect]]:
         answer, _ = await source.query(sql)
         named = "* EXCLUDE" in sql or sql == "FROM people"
@@ -161,7 +168,9 @@ async def test_a_cancelled_statement_is_stopped_at_once_and_the_next_one_answers
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_several_statements_run_at_once(source: Source):
-    answers = await asyncio.gather(*(source.query(f"SELECT {n} AS n FROM people WHERE id = 1") for n in range(12)))
+    answers = await asyncio.gather(
+        *(source.query(f"SELECT {n} AS n FROM people WHERE id = 1") for n in range(12))
+    )
     assert [list(answer.rows) for answer, _ in answers] == [[(n,)] for n in range(12)]
 
 

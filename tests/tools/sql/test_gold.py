@@ -26,14 +26,17 @@ DATA = Path(os.environ.get("TEXT2SQL_DATA", BESIDE))
 SAMPLE = 250  # of each split
 
 pytestmark = pytest.mark.skipif(
-    not (DATA / "dev.jsonl").is_file(), reason="no text-to-SQL data: put the path of their folder into TEXT2SQL_DATA"
+    not (DATA / "dev.jsonl").is_file(),
+    reason="no text-to-SQL data: put the path of their folder into TEXT2SQL_DATA",
 )
 
 
 def golds() -> Iterator[tuple[str, str]]:
     """Database and statement."""
     for split in ("dev", "train"):
-        tasks: list[dict[str, Any]] = [json.loads(line) for line in (DATA / f"{split}.jsonl").open(encoding="utf-8")]
+        tasks: list[dict[str, Any]] = [
+            json.loads(line) for line in (DATA / f"{split}.jsonl").read_text("utf-8").splitlines()
+        ]
         for task in random.Random(0).sample(tasks, min(SAMPLE, len(tasks))):
             for sql in (task["gold_sql"], *task["gold_sql_alternatives"]):
                 if sql:

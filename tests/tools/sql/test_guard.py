@@ -90,6 +90,13 @@ def test_a_star_is_written_out_as_what_may_be_read(dialect: str):
         assert all(f'"{column}"' in written for column in PEOPLE)
 
 
+def test_a_real_column_that_is_called_like_a_pseudo_column_can_be_read():
+    guard = Guard(Schema("sqlite", [Table("main", "t", (Column("oid", "text"),))], default="main"))
+    assert guard.check("SELECT oid FROM t WHERE oid IS NULL ORDER BY oid").sql
+    with pytest.raises(ToolError, match="no column"):
+        guard.check("SELECT oid FROM t WHERE rowid = 1")
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_natural_join_joins_over_what_may_be_read(dialect: str):
     written = GUARDS[dialect].check("SELECT a.name FROM people a NATURAL JOIN people b").sql
@@ -113,14 +120,21 @@ def test_sqlite_reads_what_is_no_column_in_double_quotes_as_a_text_also_where_a_
 @given(
     st.one_of(
         st.text(max_size=80),
-        st.lists(st.sampled_from([*FRAGMENTS, "people", "salary", "p", "*", "p.*", "secrets"]), max_size=16).map(" ".join),
+        st.lists(
+            st.sampled_from([*FRAGMENTS, "people", "salary", "p", "*", "p.*", "secrets"]), max_size=16
+        ).map(" ".join),
     )
 )
 @settings(deadline=None, max_examples=150)
 def test_whatever_is_asked_becomes_a_statement_or_a_refusal_and_no_statement_names_what_is_hidden(
     dialect: str, text: str
 ):
-    for sql in (text, f"SELECT {text}", f"SELECT * FROM people p WHERE {text}", f"SELECT {text} FROM people p"):
+    for sql in (
+        text,
+        f"SELECT {text}",
+        f"SELECT * FROM people p WHERE {text}",
+        f"SELECT {text} FROM people p",
+    ):
         try:
             written = GUARDS[dialect].check(sql).sql
         except ToolError:
@@ -142,8 +156,11 @@ HONEST = [
     "SELECT name FROM people p WHERE EXISTS (SELECT 1 FROM orders o WHERE o.person_id = p.id) ORDER BY name",
     "SELECT name, (SELECT SUM(o.amount) FROM orders o WHERE o.person_id = p.id) AS total FROM people p ORDER BY name",
     "WITH big AS (SELECT * FROM orders WHERE amount > 10) SELECT COUNT(*) FROM big",
-    "WITH a AS (SELECT person_id, SUM(amount) AS t FROM orders GROUP BY person_id), b AS (SELECT MAX(t) AS m FROM a) "
-    "SELECT person_id FROM a, b WHERE t = m",
+    (
+        "WITH a AS (SELECT person_id, SUM(amount) AS t FROM orders GROUP BY person_id), "
+        "b AS (SELECT MAX(t) AS m FROM a) "
+        "SELECT person_id FROM a, b WHERE t = m"
+    ),
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT SUM(i) FROM n",
     "SELECT id FROM people UNION SELECT person_id FROM orders ORDER BY id",
     "SELECT id FROM people EXCEPT SELECT person_id FROM orders",
@@ -166,7 +183,7 @@ HONEST = [
     "SELECT p.name FROM people p JOIN people q ON p.city = q.city AND p.id < q.id ORDER BY p.name",
     "SELECT 7 / 2, 7 % 3, 2 * (3 + 4), -5",
     "SELECT 'it''s', '\\', '--', '/*', ';', 'ümlaut 中'",
-    "SELECT name AS \"Name of it\" FROM people ORDER BY \"Name of it\"",
+    'SELECT name AS "Name of it" FROM people ORDER BY "Name of it"',
     "SELECT NAME, People.City FROM PEOPLE ORDER BY ID",
     "SELECT p.name FROM people p CROSS JOIN orders o WHERE p.id = o.person_id AND p.id = 1",
 ]

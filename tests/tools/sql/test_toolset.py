@@ -75,7 +75,9 @@ async def test_what_is_wrong_is_said_so_that_it_can_be_mended(
 
 
 async def test_rows_are_shown_up_to_a_number_and_the_rest_is_counted(offered: Tools):
-    assert (await ask(offered, "run_sql", sql="SELECT id FROM orders")).startswith("first 2 of more than 4 rows")
+    assert (await ask(offered, "run_sql", sql="SELECT id FROM orders")).startswith(
+        "first 2 of more than 4 rows"
+    )
     assert (await ask(offered, "run_sql", sql="SELECT id FROM people")).startswith("first 2 of 4 rows")
     assert (await ask(offered, "run_sql", sql="SELECT id FROM people LIMIT 2")).startswith("2 rows\n")
     assert (await ask(offered, "run_sql", sql="SELECT id FROM people LIMIT 1")).startswith("1 row\n")

@@ -34,7 +34,9 @@ class Engine(Protocol):
     """Runs statements; several at once. A statement whose call is cancelled is stopped."""
 
     async def query(self, sql: str, limits: Limits) -> Answer:
-        """Run it. Raises `ToolError` for what the model can mend (a time-out too), `ToolUnavailableError` for outages."""
+        """Run it. Raises `ToolError` for what the model can mend, a time-out too, and
+        `ToolUnavailableError` for outages.
+        """
         ...
 
     async def close(self) -> None:
@@ -46,7 +48,9 @@ def cell(value: Any) -> Cell:
     """A value as a model may read it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return f"x'{bytes(value).hex()[:400]}'" if isinstance(value, bytes | bytearray | memoryview) else str(value)
+    return (
+        f"x'{bytes(value).hex()[:400]}'" if isinstance(value, bytes | bytearray | memoryview) else str(value)
+    )
 
 
 def refused(message: str) -> ToolError:

@@ -1,4 +1,4 @@
-"""Processes that answer one request at a time, kept for the next, and killed when one takes too long or is cancelled."""
+"""Processes that answer one request at a time, kept for the next, killed where one takes too long or is cancelled."""
 
 import asyncio
 import contextlib

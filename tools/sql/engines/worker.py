@@ -1,8 +1,9 @@
 """Runs statements on one SQLite or DuckDB file in a process of its own, which may be killed at any time.
 
-Started as a script, isolated from the environment (`python -I worker.py`), so that it loads nothing else. It reads frames
-from its standard input (four bytes of length, then JSON) and answers each on its standard output. The first says what it
-may do (`Config`), and is answered when it is ready; each further one is a statement (`Request`). It trusts neither the statement nor the guard before it.
+Started as a script, isolated from the environment (`python -I worker.py`), so that it loads nothing else. It reads
+frames from its standard input (four bytes of length, then JSON) and answers each on its standard output. The first
+says what it may do (`Config`), and is answered when it is ready; each further one is a statement (`Request`). It
+trusts neither the statement nor the guard before it.
 """
 
 import json
@@ -36,7 +37,7 @@ Request = dict[str, Any]
 Answer = dict[str, Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The engine may not do this."""
 
 
@@ -81,12 +82,16 @@ def _sqlite(config: Config, request: Request) -> Answer:
     deadline = time.monotonic() + request["seconds"]
     uri = f"file:{_quoted(config['path'])}?mode=ro"
     try:
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=request["seconds"])) as connection:
+        with closing(
+            sqlite3.connect(uri, uri=True, isolation_level=None, timeout=request["seconds"])
+        ) as connection:
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             for limit, value in _SQLITE_LIMITS.items():
                 connection.setlimit(limit, value)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, config["cell_bytes"])
-            connection.execute("PRAGMA trusted_schema = OFF")  # functions in views and defaults are nobody's to trust
+            connection.execute(
+                "PRAGMA trusted_schema = OFF"
+            )  # functions in views and defaults are nobody's to trust
             connection.execute("PRAGMA cell_size_check = ON")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA query_only = ON")
@@ -136,7 +141,7 @@ def _authorizer(config: Config) -> Callable[..., int]:
             return sqlite3.SQLITE_OK
         if column:
             return sqlite3.SQLITE_OK if column in readable.get(table, ()) else sqlite3.SQLITE_DENY
-        # Rows are counted, of a table or of a query in WITH or FROM, which goes by the name that the statement gives it.
+        # Rows are counted: of a table, or of a query in WITH or FROM by the name that it has there.
         known = table not in others and not table.startswith(("sqlite_", "pragma_"))
         return sqlite3.SQLITE_OK if known else sqlite3.SQLITE_DENY
 
@@ -170,7 +175,15 @@ def _cell(value: object) -> Any:
 def _type_of(values: Iterable[object]) -> str:
     kinds = {type(value) for value in values if value is not None}
     names = {int: "integer", float: "real", str: "text", bool: "boolean"}
-    return names[kinds.pop()] if len(kinds) == 1 else "real" if kinds == {int, float} else "" if not kinds else "mixed"
+    return (
+        names[kinds.pop()]
+        if len(kinds) == 1
+        else "real"
+        if kinds == {int, float}
+        else ""
+        if not kinds
+        else "mixed"
+    )
 
 
 def _duckdb(config: Config, request: Request) -> Answer:
@@ -189,7 +202,7 @@ def _duckdb(config: Config, request: Request) -> Answer:
                 rows, cut = _limited(cursor, request)
             finally:
                 timer.cancel()
-    except Refused as error:
+    except RefusedError as error:
         return {"error": str(error), "kind": "wrong"}
     except duckdb.InterruptException:
         return {"error": "", "kind": "time"}
@@ -220,14 +233,14 @@ def _opened_duckdb(duckdb: Any, config: Config) -> Iterator[Any]:
 
 
 def _read_again(duckdb: Any, connection: Any, config: Config, sql: str) -> None:
-    """DuckDB has no privileges: its own parser's tree is held against what may be read. Raises `Refused`."""
+    """DuckDB has no privileges: its own parser's tree is held against what may be read. Raises `RefusedError`."""
     statements = duckdb.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise Refused("not authorized: exactly one SELECT can run")
+        raise RefusedError("not authorized: exactly one SELECT can run")
     text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [statements[0].query]).fetchone()[0]
     tree = json.loads(text)
     if tree.get("error"):
-        raise Refused(f"not authorized: {tree.get('error_message')}")
+        raise RefusedError(f"not authorized: {tree.get('error_message')}")
     nodes = list(_nodes(tree["statements"]))
     tables = [node for node in nodes if node.get("type") == "BASE_TABLE"]
     aliases = {name.lower() for table in tables for name in (table["alias"], table["table_name"]) if name}
@@ -235,34 +248,37 @@ def _read_again(duckdb: Any, connection: Any, config: Config, sql: str) -> None:
     readable = {table.lower() for table in config["tables"]}
     for node in nodes:
         if isinstance(kind := node.get("type"), str) and not kind.startswith(_DUCKDB_KINDS):
-            raise Refused(f"not authorized: {kind.lower()}")
+            raise RefusedError(f"not authorized: {kind.lower()}")
     for table in tables:
         known = readable if table["schema_name"] else readable | queries
         if table["table_name"].lower() not in known or table.get("column_name_alias"):
-            raise Refused(f"not authorized: table {table['table_name']}")
+            raise RefusedError(f"not authorized: table {table['table_name']}")
     for node in nodes:
         _check_duckdb_names(node, set(config["hidden"]), aliases, set(config["functions"]))
 
 
-def _check_duckdb_names(node: Mapping[str, Any], hidden: set[str], aliases: set[str], functions: set[str]) -> None:
+def _check_duckdb_names(
+    node: Mapping[str, Any], hidden: set[str], aliases: set[str], functions: set[str]
+) -> None:
     kind = node.get("type")
     if kind == "COLUMN_REF":
         names = {name.lower() for name in node["column_names"]}
         if names & hidden or (len(node["column_names"]) == 1 and names & aliases):
-            raise Refused(f"not authorized: column {node['column_names'][-1]}")
+            raise RefusedError(f"not authorized: column {node['column_names'][-1]}")
     elif kind == "JOIN" and (
-        node.get("ref_type") == "NATURAL" or {name.lower() for name in node.get("using_columns") or ()} & hidden
+        node.get("ref_type") == "NATURAL"
+        or {name.lower() for name in node.get("using_columns") or ()} & hidden
     ):
-        raise Refused("not authorized: join over columns that are not named")
+        raise RefusedError("not authorized: join over columns that are not named")
     elif kind == "FUNCTION" and not node.get("is_operator"):
         name = node["function_name"]
         if name.upper() not in functions and name not in _DUCKDB_OWN:
-            raise Refused(f"not authorized: function {name}")
+            raise RefusedError(f"not authorized: function {name}")
 
 
 _DUCKDB_KINDS = tuple(  # beginnings of the kinds of node that a plain query is made of; no kind: no node of a query
-    "SELECT_NODE SET_OPERATION_NODE CTE_NODE RECURSIVE_CTE_NODE COLUMN_REF VALUE_ FUNCTION OPERATOR_ COMPARE_ CONJUNCTION_ "
-    "CASE_EXPR SUBQUERY BASE_TABLE JOIN EMPTY TYPE WINDOW_ LIMIT_MODIFIER ORDER_ ASCENDING "
+    "SELECT_NODE SET_OPERATION_NODE CTE_NODE RECURSIVE_CTE_NODE COLUMN_REF VALUE_ FUNCTION OPERATOR_ COMPARE_ "
+    "CONJUNCTION_ CASE_EXPR SUBQUERY BASE_TABLE JOIN EMPTY TYPE WINDOW_ LIMIT_MODIFIER ORDER_ ASCENDING "
     "DESCENDING DISTINCT_MODIFIER".split()
 )
 _DUCKDB_OWN = {"count_star", "like_escape", "not_like_escape", "ilike_escape", "not_ilike_escape", "list"}
