@@ -168,4 +168,4 @@ def _listed(document: Document, found: Iterable[tuple[Span, Span]]) -> str:
         lines.append(f"{page} [{span.start}-{span.end}] {text}")
     if not lines:
         return "Nothing matches."
-    return as_content("\n".join(lines), f"{document.name}, search results: page, [characters], text")
+    return as_content("\n".join(lines), f"{document.name}, search results: page, characters, text")
