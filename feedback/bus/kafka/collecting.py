@@ -19,7 +19,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError
 
 from feedback.bus.base import BusError
-from feedback.bus.kafka.clients import as_bus_error, opened, quiet
+from feedback.bus.kafka.clients import as_bus_error, opened
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.producer import Sender
 from feedback.bus.kafka.reading import Read
@@ -148,7 +148,7 @@ def main(options_json: str, store_url: str) -> int:
     """Collect until SIGTERM or SIGINT."""
     os.nice(_NICE)  # what takes events and answers requests on this machine comes first
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    quiet()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
