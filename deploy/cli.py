@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import chat, keys, learn, machine, pipe, policies, privacy, query, store
+from deploy.commands import (
+    agents,
+    chat,
+    documents,
+    keys,
+    learn,
+    machine,
+    pipe,
+    policies,
+    privacy,
+    query,
+    store,
+)
 from deploy.errors import FlywheelError
 
 app = typer.Typer(
@@ -32,7 +44,9 @@ app = typer.Typer(
 )
 machine.add_to(app)
 chat.add_to(app)
+agents.add_to(app)
 learn.add_to(app)
+documents.add_to(app)
 policies.add_to(app)
 keys.add_to(app)
 pipe.add_to(app)

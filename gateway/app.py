@@ -173,10 +173,11 @@ async def _opened(
         board = Board(peers, serving, pool)
         hot_swap = HotSwap(registry, serving, pool, board, tolerance=config.probe_tolerance)
         keeper = Keeper(hot_swap.restore if place.leads else board.fetch)
-        siblings = [outboxes.path_of(config.outbox_path, number) for number in place.others]
-        records = Records(store, delivery, siblings)
+        records = Records(
+            store, delivery, [outboxes.path_of(config.outbox_path, number) for number in place.others]
+        )
         recorder = Recorder(delivery)
-        tools = await stack.enter_async_context(tooling(config, agents.values()))
+        tools = await stack.enter_async_context(tooling(config, agents.values(), knowledge.of))
         invoker = Invoker(
             session,
             pool,
