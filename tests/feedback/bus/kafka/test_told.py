@@ -71,7 +71,8 @@ def _export(text: str) -> bytes:
         app.chat(**{g.GEN_AI_RESPONSE_ID: "r-1", g.GEN_AI_INPUT_MESSAGES: asked}),
     ):
         pass
-    return app.traces().SerializeToString()
+    exported: bytes = app.traces().SerializeToString()
+    return exported
 
 
 async def test_what_a_collector_tells_is_redacted_as_what_comes_by_http_is(telling, store):
