@@ -31,7 +31,7 @@ def write(name: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
         for file in sorted(_TEMPLATE.iterdir()):
-            (folder / file.name).write_text(file.read_text("utf-8").replace("NAME", name), "utf-8")
+            (folder / file.name).write_text(file.read_text("utf-8").replace("my-agent", name), "utf-8")
     except OSError as error:
         raise FlywheelError(f"{folder} cannot be written: {error.strerror}") from error
 

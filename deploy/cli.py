@@ -13,6 +13,7 @@ from deploy.commands import (
     chat,
     documents,
     keys,
+    knowledge,
     learn,
     machine,
     pipe,
@@ -46,6 +47,7 @@ machine.add_to(app)
 chat.add_to(app)
 agents.add_to(app)
 learn.add_to(app)
+knowledge.add_to(app)
 documents.add_to(app)
 policies.add_to(app)
 keys.add_to(app)

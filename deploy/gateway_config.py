@@ -24,6 +24,8 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         mcp_server=settings.gateway.mcp,
         embedding=settings.embedding,
         knowledge=settings.knowledge.file,
+        knowledge_library=settings.knowledge.library,
+        knowledge_dense=settings.knowledge.dense,
         qdrant_url=settings.knowledge.url,
         store_url=settings.feedback.store_url,
         operator_tenant=settings.gateway.operator_tenant,

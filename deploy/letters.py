@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -13,8 +14,12 @@ from feedback.bus.base import Bus, BusError
 from feedback.bus.kafka import kafka_bus
 from feedback.bus.local import LocalBus
 from feedback.collector import Collector, reason
+from feedback.redaction import Redactor
 from feedback.store import Store
 from feedback.store.letters import DeadLetters, Letter
+
+if TYPE_CHECKING:
+    from feedback.bus.kafka.told import Told
 
 
 def newest_first(settings: Settings) -> list[Letter]:
@@ -41,26 +46,41 @@ async def replay(
     """
     with opened(settings) as store:
         letters = DeadLetters(store)
+        exports = reader_of_exports(settings, store)
         chosen = letters.all() if prefixes is None else [_the_one(letters, prefix) for prefix in prefixes]
         async with _bus(settings, store) as bus:
             for letter in chosen:
-                told(letter, await _again(bus, letters, letter))
+                told(letter, await _again(bus, letters, letter, exports))
 
 
-async def _again(bus: Bus, letters: DeadLetters, letter: Letter) -> str:
+async def _again(bus: Bus, letters: DeadLetters, letter: Letter, exports: "Told | None") -> str:
     data = letters.data(letter)
+    bodies, why = [data], ""
     try:
         events.parse(data)
     except ValidationError as error:
-        return reason(data, error)
+        if exports is not None:  # it may be an export of OpenTelemetry
+            bodies, why = exports.events(data)
+        if exports is None or not bodies:
+            return reason(data, error)
     try:
-        await bus.publish([data])
+        await bus.publish(bodies)
     except BusError as error:
         raise FlywheelError(
             f"the bus did not take {letter.id[:12]}, which stays a dead letter: {error}"
         ) from error
-    letters.remove(letter)
-    return ""
+    if not why:
+        letters.remove(letter)
+    return why
+
+
+def reader_of_exports(settings: Settings, store: Store) -> "Told | None":
+    """What makes events of dead letters that are exports of OpenTelemetry; None where nobody reads such."""
+    if settings.kafka is None or settings.kafka.otlp_tenant is None:
+        return None
+    from feedback.bus.kafka.told import Told  # noqa: PLC0415  # with OpenTelemetry's messages, which take their time
+
+    return Told(settings.kafka.otlp_tenant, store, Redactor(settings.redaction))
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from deploy.errors import FlywheelError
+from deploy.letters import reader_of_exports
 from deploy.settings import Settings
 from deploy.store import opened
 from feedback.bus.base import BusError
@@ -28,7 +29,9 @@ def replayed(
             progress.update(bars[topic], completed=done, total=done + left)
 
         try:
-            replay(options, Collector(store), since=since, progress=show)
+            replay(
+                options, Collector(store), since=since, told=reader_of_exports(settings, store), progress=show
+            )
         except BusError as error:
             raise FlywheelError(f"{error}; what has been written stays: begin again") from error
         return store.counts()

@@ -128,6 +128,13 @@ class KnowledgeSection(_Section):
     """What the agents retrieve from."""
 
     file: Path = Path("domains/insurance/knowledge.toml")
+    library: Path = Field(
+        Path("var/knowledge"), description="Folder of what `flywheel knowledge add` has added, in versions."
+    )
+    dense: bool = Field(
+        default=False,
+        description="Find items by meaning, too ([embedding] says by which model); false: by words alone.",
+    )
     url: str | None = Field(None, description="A Qdrant server; None: embedded in the process.")
 
 

@@ -235,7 +235,7 @@ def collector_program(settings: Settings, kafka: KafkaOptions, number: int) -> P
         name=f"collector {number}",
         command=(
             *(sys.executable, "-m", "feedback.bus.kafka.collecting"),
-            *(kafka.model_dump_json(), store_url),
+            *(kafka.model_dump_json(), store_url, settings.redaction.model_dump_json()),
         ),
         environment=password,
         ready=process.at_once,

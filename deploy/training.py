@@ -29,6 +29,8 @@ def trainer_config(settings: Settings, *, agent: str, dataset: Path, seed: int) 
         **settings.trainer.model_dump(),
         agent=_folder(settings, agent),
         knowledge=settings.knowledge.file,
+        knowledge_library=settings.knowledge.library,
+        knowledge_embedding=settings.embedding if settings.knowledge.dense else None,
         knowledge_url=settings.knowledge.url,
         databases=settings.sql.databases,
         base_model=settings.vllm.model,

@@ -64,8 +64,8 @@ class _Shown:
             for part in item.content or ():
                 self._console.print(part.text.strip(), style="italic")
         elif item.type == "mcp_call" and item.status == "failed":
-            reasons = item.error["content"] if isinstance(item.error, dict) else [{"text": str(item.error)}]
-            self._console.print(f"✗ {item.name}: {_cut(reasons[0]['text'])}", style="red")
+            [reason] = item.model_dump()["error"]["content"]
+            self._console.print(f"✗ {item.name}: {_cut(reason['text'])}", style="red")
         elif item.type == "mcp_call":
             self._console.print(f"← {item.name}: {_cut(item.output or '')}", style="green")
 

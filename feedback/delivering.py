@@ -98,6 +98,7 @@ def main(link: str, path: str, max_bytes: str, store_url: str, kafka: str, drain
     """Deliver until the gateway closes its end, or is gone."""
     os.set_inheritable(int(link), False)  # noqa: FBT003  # else the collector holds it open when this process is killed
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     for number in (signal.SIGTERM, signal.SIGINT):  # the gateway's to follow: it may have more to send
         signal.signal(number, signal.SIG_IGN)
     bus = kafka_bus(KafkaOptions.model_validate_json(kafka), store_url) if kafka else ProcessBus(store_url)

@@ -76,7 +76,10 @@ from gateway.workers.forward import Forward
 from gateway.workers.peers import Peers
 from gateway.workers.place import Place
 from gateway.workers.private import joined
-from tools.knowledge import Knowledge, read
+from tools.embedding import EmbeddingError
+from tools.errors import ToolError
+from tools.knowledge import KnowledgeError
+from tools.knowledge.shelf import Shelf
 
 if TYPE_CHECKING:
     from gateway.mcp import McpService
@@ -164,7 +167,7 @@ async def _opened(
         bases = {name: config.base_policy(name) for name in agents}
         serving = Serving(bases, config.base_model)
         registry = await _registry(bases, store, delivery, serving if place.leads else None)
-        knowledge = await asyncio.to_thread(lambda: Knowledge(read(config.knowledge), url=config.qdrant_url))
+        knowledge = await stack.enter_async_context(_shelf(config))
 
         session = await stack.enter_async_context(_session())
         pool = Pool(
@@ -344,6 +347,27 @@ async def _empty_left_over(path: Path, count: int, bus: Bus) -> None:
             _log.warning("events wait in %s for the next start: %s", file, error)
         finally:
             await asyncio.to_thread(outbox.close)
+
+
+@asynccontextmanager
+async def _shelf(config: GatewayConfig) -> AsyncIterator[Shelf]:
+    """What is retrieved from; it follows what is added. Raises `ConfigError`."""
+    embedding = config.embedding if config.knowledge_dense else None
+    try:
+        shelf = await asyncio.to_thread(
+            Shelf,
+            config.knowledge,
+            library=config.knowledge_library,
+            embedding=embedding,
+            url=config.qdrant_url,
+        )
+    except (KnowledgeError, EmbeddingError, ToolError) as error:
+        raise ConfigError(str(error)) from error
+    following = _start(shelf.follow(), "knowledge")
+    try:
+        yield shelf
+    finally:
+        await _stop(following)
 
 
 def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

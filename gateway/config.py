@@ -203,6 +203,12 @@ class GatewayConfig(BaseModel):
         EmbeddingOptions(), description="What makes texts searchable by meaning."
     )
     knowledge: Path = Field(description="Knowledge file (TOML) that the agents retrieve from.")
+    knowledge_library: Path | None = Field(
+        None, description="Folder of added knowledge, whose active version is retrieved from as well."
+    )
+    knowledge_dense: bool = Field(
+        default=False, description="Find items by meaning, too, with `embedding`; false: by words alone."
+    )
     qdrant_url: str | None = Field(
         None, description="Qdrant server; None: the knowledge is indexed in this process."
     )

@@ -25,7 +25,7 @@ from gateway.recorder import Recorder
 from gateway.serving import Serving, Target
 from gateway.telemetry import AgentOutcome, Telemetry, call_trace
 from gateway.trace import Trace
-from tools.knowledge import Knowledge
+from tools.knowledge.shelf import Shelf
 from tools.toolbox import Toolbox
 
 _COMPLETE = {"stop", "length"}
@@ -145,7 +145,7 @@ class Invoker:
         session: aiohttp.ClientSession,
         pool: Pool,
         *,
-        knowledge: Knowledge,
+        knowledge: Shelf,
         serving: Serving,
         recorder: Recorder,
         keeper: Keeper,
@@ -227,7 +227,7 @@ class Invoker:
             invocation.agent,
             invocation.messages,
             model=progress.watched(model),
-            knowledge=self._knowledge,
+            knowledge=self._knowledge.of(invocation.caller.tenant),
             sampling=invocation.sampling,
             seconds=invocation.seconds,
             tools=invocation.tools,

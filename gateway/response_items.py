@@ -103,6 +103,9 @@ def call_items(calls: Iterable[Call], request_id: str, agent: str, *, results: b
 
     The number in the id of an item is the index of its call, which a rating of that call names.
     """
+    calls = tuple(calls)
+    if not any(isinstance(call, ToolCall) for call in calls):
+        return []  # a plain model's: what it calls, its client runs
     items: list[dict[str, Any]] = []
     asked: Iterator[dict[str, Any]] = iter(())
     for number, call in enumerate(calls):

@@ -9,12 +9,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tools.embedding import EmbeddingError, Vectors, unit
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _BATCH_TOKENS = 1_024  # what is computed at once: more leaves the processor's cache
 _FILES = ("config.json", "tokenizer.json", "model.safetensors")
@@ -29,14 +32,13 @@ class BertEmbedder:
         """Load it. Raises `EmbeddingError`."""
         from safetensors import SafetensorError  # noqa: PLC0415  # only where texts are embedded
         from safetensors.numpy import load_file  # noqa: PLC0415  # the same
-        from tokenizers import Tokenizer  # noqa: PLC0415  # the same
 
         if missing := [name for name in _FILES if not (folder / name).is_file()]:
             raise EmbeddingError(f"no embedding model in {folder}: {', '.join(missing)} missing")
         try:
             config = json.loads((folder / "config.json").read_text("utf-8"))
             _check(config)
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokenizer = _tokenizer(folder / "tokenizer.json")
             self._weights = {
                 name.removeprefix("bert."): np.asarray(array, np.float32)
                 for name, array in load_file(folder / "model.safetensors").items()
@@ -145,6 +147,15 @@ def _gelu(x: Array) -> Array:
     y *= x
     y *= np.float32(0.5)
     return y
+
+
+def _tokenizer(path: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer  # noqa: PLC0415  # only where texts are embedded
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"tokenizer.json: {error}") from error
 
 
 def _check(config: dict[str, Any]) -> None:

@@ -141,6 +141,10 @@ class EndpointEmbedder:
         self._failures = openai.OpenAIError
         self._client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=seconds, max_retries=2)
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
     @cached_property
     def dimensions(self) -> int:
         """See `Embedder.dimensions`: it is found out by asking once."""

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from agents.manifest import ManifestError
 from feedback.samples import DatasetError
+from tools.embedding import EmbeddingError
+from tools.errors import ToolError
 from tools.knowledge import KnowledgeError
 from trainer.config import ContestConfig, TrainerConfig
 from trainer.dataset import EmptyDatasetError
@@ -22,7 +24,7 @@ from trainer.tasks import TaskFileError
 
 _BAD_INPUT = (
     *(OSError, UnicodeDecodeError, DatasetError, EmptyDatasetError, TaskFileError),
-    *(KnowledgeError, ManifestError),
+    *(KnowledgeError, EmbeddingError, ToolError, ManifestError),
 )
 _PROBLEM = 2  # exit status for a configuration, data set or file that cannot be used
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tools.embedding import EmbeddingOptions
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +62,12 @@ class TrainerConfig(Options):
 
     agent: Path = Field(description="Folder of the agent's manifest.")
     knowledge: Path = Field(description="Knowledge file that the agent retrieves from.")
+    knowledge_library: Path | None = Field(
+        None, description="Folder of added knowledge, whose active version is retrieved from as well."
+    )
+    knowledge_embedding: EmbeddingOptions | None = Field(
+        None, description="By which model items are found by meaning, too; None: by words alone."
+    )
     knowledge_url: str | None = Field(None, description="Qdrant server; None: embedded in the process.")
     databases: tuple[Path, ...] = Field(
         min_length=1, description="First is production; SQL must match on all."

@@ -19,7 +19,8 @@ from agents.loop import format_answer, prompt, retrieve
 from agents.manifest import Agent
 from feedback.events import ModelCall
 from feedback.samples import read_header
-from tools.knowledge import Knowledge, read
+from tools.knowledge import Knowledge
+from tools.knowledge.shelf import Shelf
 from tools.sql import Database
 from trainer import grpo
 from trainer.checkpoint import publish
@@ -74,7 +75,7 @@ class World:
         return cls(
             config=config,
             agent=_unhurried(Agent.load(config.agent)),
-            knowledge=Knowledge(read(config.knowledge), url=config.knowledge_url),
+            knowledge=_knowledge(config),
             scorer=Scorer([Database(path) for path in config.databases]),
             tokenizer=load_tokenizer(config.base_model),
             device=resolve_device(config.device),
@@ -86,6 +87,17 @@ class World:
     def use_cpu(self) -> bool:
         """Whether there is no GPU to train on."""
         return self.device.type == "cpu"
+
+
+def _knowledge(config: TrainerConfig) -> Knowledge:
+    """What everybody may see of what is served now, for the whole run."""
+    shelf = Shelf(
+        config.knowledge,
+        library=config.knowledge_library,
+        embedding=config.knowledge_embedding,
+        url=config.knowledge_url,
+    )
+    return shelf.current
 
 
 def _unhurried(agent: Agent) -> Agent:

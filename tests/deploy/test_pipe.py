@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as g
 from sqlalchemy import create_engine, text
 
 from deploy import pipe
@@ -22,6 +23,7 @@ from feedback.store import DeadLetter, Store
 from gateway.scopes import SCOPES
 from tests.contracts.samples import rating, request
 from tests.deploy.conftest import free_port
+from tests.feedback.otlp.conftest import App
 
 
 def options_of(settings: Settings) -> KafkaOptions:
@@ -180,6 +182,25 @@ def test_with_kafka_a_dead_letter_travels_through_its_topic_again(run: Any, pipe
     )  # on its topic: nobody collects here
     store.close()
     assert "1 requests" in run("replay", "--from", "beginning").out
+
+
+def test_with_kafka_a_dead_export_of_opentelemetry_becomes_events_redacted_like_all_others(
+    run: Any, piped: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FLYWHEEL_KAFKA__OTLP_TENANT", "acme")
+    monkeypatch.setenv("FLYWHEEL_REDACTION__RULES", '["email"]')
+    run("kafka", "init")
+    app = App()
+    asked = '[{"role": "user", "parts": [{"type": "text", "content": "Write to ada@example.com"}]}]'
+    with app.span("invoke_agent"), app.chat(**{g.GEN_AI_INPUT_MESSAGES: asked}):
+        pass
+    with_letters(piped, app.traces().SerializeToString(), b"rubbish")
+    assert "1 sent again, 1 stay" in run("dead-letters", "replay", "--all").out
+    assert "1 requests" in run("replay", "--from", "beginning").out
+    store = Store.open(piped.feedback.store_url)
+    (told,) = store.requests(tenant="acme")
+    store.close()
+    assert "[EMAIL]" in told.model_dump_json() and "ada@example.com" not in told.model_dump_json()
 
 
 def test_a_letter_stays_when_the_bus_does_not_take_it(

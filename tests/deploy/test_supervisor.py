@@ -243,7 +243,7 @@ def test_a_password_of_the_database_stands_neither_in_a_file_nor_on_a_command_li
     assert "s3cret" not in (settings.var / "gateway.json").read_text()
     assert "s3cret" not in str((gateway.command, collector.command))
     assert gateway.environment["PGPASSWORD"] == collector.environment["PGPASSWORD"] == "s3cret/"
-    assert collector.command[-1] == "postgresql://ann@db/flywheel"
+    assert collector.command[-2] == "postgresql://ann@db/flywheel"
 
 
 def test_gateway_and_collector_are_told_of_the_same_kafka(settings: Settings):
@@ -252,7 +252,7 @@ def test_gateway_and_collector_are_told_of_the_same_kafka(settings: Settings):
     )
     settings = settings.model_copy(update={"kafka": kafka})
     assert GatewayConfig.load(Path(gateway_program(settings).command[-1])).kafka == kafka
-    told = collector_program(settings, kafka, 1).command[-2]
+    told = collector_program(settings, kafka, 1).command[-3]
     assert KafkaOptions.model_validate_json(told) == kafka
 
 

@@ -63,7 +63,7 @@ async def test_a_request_is_counted_with_its_times_and_tokens(live: World) -> No
     calls = "gen_ai_client_operation_duration_seconds"
     for operation in ("chat", "retrieval"):
         assert seen(f"{calls}_count", gen_ai_operation_name=operation, gen_ai_request_model=AGENT) == 3
-    assert seen(f"{calls}_sum") + overhead == pytest.approx(whole)
+    assert seen(f"{calls}_sum") + overhead == pytest.approx(whole, abs=1e-4)  # by two clocks
     assert seen("flywheel_requests_in_flight", model=AGENT) == 0
 
 

@@ -84,7 +84,7 @@ def test_every_kind_of_call_has_its_events_and_the_same_item(published: Publishe
     done = [sent["item"] for sent in events if sent["type"] == "response.output_item.done"]
     assert done == response_object(event)["output"][:-1]
     kinds = [sent["type"].removeprefix("response.") for sent in events]
-    steps = [kind.removeprefix("mcp_call.") for kind in kinds if kind.startswith("mcp_call")]
+    steps = [kind.removeprefix("mcp_call.") for kind in kinds if kind.startswith("mcp_call.")]
     assert steps == ["in_progress", "completed", "in_progress", "failed"]
     assert kinds.count("file_search_call.completed") == 1  # the one that failed has no such event
     assert [sent["output_index"] for sent in events if sent["type"] == "response.output_item.added"] == [

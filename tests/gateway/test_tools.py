@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,17 +15,21 @@ from openai.types.responses import Response
 from openai.types.responses.response_output_item import McpCall
 
 from agents.manifest import ManifestError
+from deploy.errors import FlywheelError
+from deploy.trying import ask
 from feedback.events import ToolCall
 from feedback.quota import Quota
 from gateway.app import create_app
 from gateway.config import TelemetryOptions
 from gateway.limits.config import LimitsConfig
-from gateway.sources import DatabaseSource
+from gateway.sources import DatabaseSource, DocumentsOptions, McpSource
 from gateway.telemetry import call_spans
 from tests.gateway.conftest import AGENT, TEXT, World, sse, until
 from tests.gateway.fake_vllm import BASE, Turn
 from tests.gateway.openapi import Published
 from tests.gateway.otlp import Receiver
+from tools.documents.document import Document
+from tools.documents.library import Library
 
 ANALYST = "analyst"
 ANSWER = '{"sql":"SELECT count(*) FROM claims"}'
@@ -303,3 +308,48 @@ async def test_a_source_that_is_away_costs_the_requests_that_need_it_and_no_othe
             await world.openai().responses.create(**asked())
         assert caught.value.status_code == 503 and "cannot work now" in caught.value.message
         assert (await world.openai().responses.create(model=AGENT, input=TEXT)).status == "completed"
+
+
+async def test_whoever_tries_an_agent_sees_its_steps(
+    analyst: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await asyncio.to_thread(ask, analyst.url, analyst.keys["ann"], ANALYST, TEXT, {"database": "ours"})
+    shown = capsys.readouterr().out
+    for said in (
+        "Let me look.",
+        "→ run_sql",
+        "✗ run_sql: there is no table claimz",
+        "← run_sql: 1 row",
+        ANSWER,
+    ):
+        assert said in shown
+    with pytest.raises(FlywheelError, match=r"there are: ours\.$"):
+        await asyncio.to_thread(ask, analyst.url, analyst.keys["ann"], ANALYST, TEXT, {})
+
+
+async def test_a_tenant_reads_its_own_documents(world: World) -> None:
+    library = Library(world.folder / "documents")
+    library.add(Document("lease", "The rent is 900.\fIt ends in May.", paged=True), "default")
+    library.add(Document("theirs", "Secret.", paged=True), "other")
+    manifest = _MANIFEST.replace("[tools.sql]", '[tools.documents]\noffer = ["select_pages"]')
+    world.vllm.turns = (Turn(tools=(("select_pages", '{"pages": "2"}'),)), Turn(ANSWER))
+    options = DocumentsOptions(folder=library.folder)
+    async with world.running(agents=(agent_in(world, manifest),), documents=options):
+        client = world.openai()
+        response = await client.responses.create(**asked(metadata={"document": "lease"}))
+        read = response.output[1]
+        assert isinstance(read, McpCall) and "It ends in May." in str(read.output)
+        assert len(world.vllm.requests[0]["tools"]) == 1
+        with pytest.raises(openai.BadRequestError, match="there are: lease"):
+            await client.responses.create(**asked(metadata={"document": "theirs"}))
+
+
+async def test_an_mcp_server_is_used_by_the_tenants_that_may(world: World) -> None:
+    server = McpSource(command=(sys.executable, "-m", "tests.tools.mcp.crm"), tenants=("default",))
+    manifest = _MANIFEST.replace("[tools.sql]", '[tools.mcp.crm]\noffer = ["find_customer"]')
+    world.vllm.turns = (Turn(tools=(("crm__find_customer", '{"name": "Ann"}'),)), Turn(ANSWER))
+    async with world.running(agents=(agent_in(world, manifest),), mcp={"crm": server}):
+        response = await world.openai().responses.create(model=ANALYST, input=TEXT)
+        assert [item.type for item in response.output] == ["file_search_call", "mcp_call", "message"]
+        with pytest.raises(openai.BadRequestError, match="not open to your tenant"):
+            await world.openai("eve").responses.create(model=ANALYST, input=TEXT)

@@ -55,7 +55,10 @@ class Knowledge:
         self._search = lru_cache(maxsize=4_096)(self._find)  # the collection of a digest never changes
         owned = [(tenant, item) for tenant in sorted(own) for item in own[tenant]]
         try:
-            self._client = QdrantClient(url=url) if url else QdrantClient(":memory:")
+            # Its check of versions is a thread that only warns, and may outlive its client.
+            self._client = (
+                QdrantClient(url=url, check_compatibility=False) if url else QdrantClient(":memory:")
+            )
             if self._lacks(len(items) + len(owned)):
                 self._index([("", item) for item in items] + owned, known or {}, on_server=url is not None)
         except (OSError, ApiException, ToolUnavailableError) as error:

@@ -81,11 +81,13 @@ class _Shown:
 def _reflected(inspector: Inspector, schema: str | None, shown: _Shown) -> Iterator[_Table]:
     quoted = inspector.dialect.identifier_preparer.quote
     own = schema or inspector.default_schema_name  # by which an allow-list may name it
-    keys = inspector.get_multi_foreign_keys(schema, kind=ObjectKind.ANY)
+    # A view may show what is hidden, by another name: then it is on a card only where it was named.
+    kind = ObjectKind.TABLE if shown.hidden and not shown.tables else ObjectKind.ANY
+    keys = inspector.get_multi_foreign_keys(schema, kind=kind)
     comments: Mapping[Any, Any] = {}
     if inspector.dialect.supports_comments:
-        comments = inspector.get_multi_table_comment(schema, kind=ObjectKind.ANY)
-    found = inspector.get_multi_columns(schema, kind=ObjectKind.ANY)
+        comments = inspector.get_multi_table_comment(schema, kind=kind)
+    found = inspector.get_multi_columns(schema, kind=kind)
     for place in sorted(found, key=lambda place: place[1]):
         name = place[1]
         if not shown.table(own, name):

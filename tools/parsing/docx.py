@@ -70,8 +70,9 @@ def _paragraph(paragraph: Any) -> str:
             before = _BREAK
         section = properties.find(qn("w:sectPr"))
         if section is not None:
-            kind = section.find(qn("w:type"))
-            after = "" if kind is not None and kind.get(qn("w:val")) == "continuous" else _BREAK
+            # A section says of itself how it begins, and its properties stand at its end.
+            kinds = section.xpath("following::w:sectPr[1]/w:type/@w:val")
+            after = "" if kinds == ["continuous"] else _BREAK
     return before + "".join(_inline(paragraph)) + "\n\n" + after
 
 

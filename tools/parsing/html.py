@@ -13,9 +13,10 @@ from lxml import etree
 from tools.parsing.errors import ParseError
 
 _UNSEEN = frozenset("script style head template noscript iframe object svg math select datalist".split())
-_LINES = frozenset("div li tr br dt dd section article header footer main nav aside address form hr".split())
+_LINES = frozenset("div li tr dt dd section article header footer main nav aside address form hr".split())
 _PARAGRAPHS = frozenset("p h1 h2 h3 h4 h5 h6 table ul ol dl blockquote pre figure fieldset".split())
 _CELLS = frozenset(("td", "th"))
+_LINE = "\v"  # a line ends here, unless one just has
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _BREAK = re.compile(
     r"(?:page-)?break-(before|after)\s*:\s*(?:always|page|left|right|recto|verso)", re.IGNORECASE
@@ -53,7 +54,7 @@ def _pieces(root: Any) -> Iterator[str]:
                 yield _collapsed(element.text, element)
             continue
         if unseen is None:
-            yield "\t" if tag in _CELLS else _around(tag) if tag != "br" else ""
+            yield "\t" if tag in _CELLS else "\n" if tag == "br" else _around(tag)
             yield from _breaks(element, "after")
         elif unseen is element:
             unseen = None
@@ -76,7 +77,7 @@ def _breaks(element: Any, side: str) -> Iterator[str]:
 
 
 def _around(tag: str) -> str:
-    return "\n\n" if tag in _PARAGRAPHS else "\n" if tag in _LINES else ""
+    return "\n\n" if tag in _PARAGRAPHS else _LINE if tag in _LINES else ""
 
 
 def _collapsed(words: str | None, parent: Any) -> str:
@@ -90,6 +91,7 @@ def _collapsed(words: str | None, parent: Any) -> str:
 
 def _tidy(found: str) -> str:
     """No blanks at the ends of lines, one empty line between paragraphs, nothing empty at the ends."""
+    found = re.sub(r"[ \t\xa0]*\v[\v \xa0]*", "\n", found)
     found = re.sub(r"[ \t\xa0]*\n[ \xa0]*", "\n", found)
     found = re.sub(r"\n{3,}", "\n\n", found)
     found = re.sub(r"[ \t\n]*\f[ \t\n]*", "\f", found)

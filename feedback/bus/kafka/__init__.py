@@ -8,14 +8,9 @@ from feedback.bus.kafka.options import KafkaOptions
 
 
 def kafka_bus(options: KafkaOptions, store_url: str) -> Bus:
-    """The bus to these topics; connects later. Raises `BusError` where kafka-python is not installed.
-
-    From then on kafka-python logs no more than what nobody else would tell.
-    """
+    """The bus to these topics; connects later. Raises `BusError` where kafka-python is not installed."""
     try:
-        from feedback.bus.kafka.clients import quiet  # noqa: PLC0415  # an extra
         from feedback.bus.kafka.producer import KafkaBus  # noqa: PLC0415  # an extra, and slow to import
     except ModuleNotFoundError as error:
         raise BusError(f"{error}: install flywheel[kafka]") from error
-    quiet()
     return KafkaBus(options, store_url)

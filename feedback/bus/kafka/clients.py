@@ -21,7 +21,11 @@ Client = TypeVar("Client")
 
 
 def opened(kind: Callable[..., Client], options: KafkaOptions, **arguments: Any) -> Client:
-    """A client of this kind, which has spoken with a broker. Blocks for some seconds at most; raises `BusError`."""
+    """A client of this kind, which has spoken with a broker. Blocks for some seconds at most; raises `BusError`.
+
+    With the first one, kafka-python is told to log no more than what nobody else would tell.
+    """
+    _quiet()
     networks: list[KafkaNetClient] = []
 
     def network(**settings: Any) -> KafkaNetClient:
@@ -53,7 +57,7 @@ def as_bus_error(options: KafkaOptions) -> Iterator[None]:
         raise BusError(f"Kafka at {servers}: {str(error) or type(error).__name__}") from error
 
 
-def quiet() -> None:
+def _quiet() -> None:
     """Have kafka-python log errors alone, and none of connecting: what comes of it is raised, and told by us once."""
     logging.getLogger("kafka").setLevel(logging.ERROR)
     for name in ("kafka.net", "kafka.cluster"):

@@ -1,4 +1,4 @@
-"""One collector of a group: `python -m feedback.bus.kafka.collecting OPTIONS_JSON STORE_URL`.
+"""One collector of a group: `python -m feedback.bus.kafka.collecting OPTIONS_JSON STORE_URL REDACTION_JSON`.
 
 Its place on a topic moves on when the store has committed, never before: what was read twice, because somebody died in
 between or partitions moved to another, changes nothing in the store. What is no event goes to the topic of dead letters
@@ -19,14 +19,15 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError
 
 from feedback.bus.base import BusError
-from feedback.bus.kafka.clients import as_bus_error, opened, quiet
+from feedback.bus.kafka.clients import as_bus_error, opened
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.producer import Sender
 from feedback.bus.kafka.reading import Read
-from feedback.bus.kafka.records import Origin, Record, dead_letter, topics_collected
+from feedback.bus.kafka.records import Origin, Record, dead_letter, event_record, topics_collected
 from feedback.bus.kafka.told import Told
 from feedback.collector import Collector, prepare_process
-from feedback.store import Store, StoreError
+from feedback.redaction import RedactionOptions, Redactor
+from feedback.store import DeadLetter, Store, StoreError
 
 _BATCH = 500  # records in one transaction
 _POLL_MS = 500
@@ -44,13 +45,15 @@ _log = logging.getLogger(__name__)
 class Collecting:
     """A member of the group. `stop` may be set by any thread, and by a signal."""
 
-    def __init__(self, options: KafkaOptions, collector: Collector, stop: threading.Event) -> None:
+    def __init__(
+        self, options: KafkaOptions, collector: Collector, stop: threading.Event, redactor: Redactor
+    ) -> None:
         self._options = options
         self._collector = collector
         self._stop = stop
         self._sender = Sender(options)
         tenant = options.otlp_tenant
-        self._told = None if tenant is None else Told(options, tenant, collector.store)
+        self._told = None if tenant is None else Told(tenant, collector.store, redactor)
         self._delay = _FIRST_DELAY
         self._behind = False  # something is in the store that the group does not know of yet
 
@@ -105,16 +108,30 @@ class Collecting:
     def _collect(self, records: _Records) -> None:
         batch = [record for found in records.values() for record in found]
         if self._told is not None:
-            told = [record for record in batch if record.topic == self._told.topic]
-            self._sender.send(self._told.records(told))
-            batch = [record for record in batch if record.topic != self._told.topic]
+            told = self._options.topic("otlp")
+            self._tell(self._told, [record for record in batch if record.topic == told])
+            batch = [record for record in batch if record.topic != told]
         collected = self._collector.collect([record.value or b"" for record in batch])
         letters: list[Record] = []
         for place, letter in collected.letters.items():
-            origin = Origin(batch[place].topic, batch[place].partition, batch[place].offset)
-            letters += dead_letter(letter.data, letter.reason, self._options, origin)
+            letters += dead_letter(letter.data, letter.reason, self._options, _origin(batch[place]))
         if letters:
             self._sender.send(letters)
+
+    def _tell(self, told: Told, batch: Sequence[Read]) -> None:
+        """Send what exports tell to the topics of events; what none can be made of is a dead letter in both places."""
+        records: list[Record] = []
+        letters: list[DeadLetter] = []
+        for read in batch:
+            data = read.value or b""
+            bodies, reason = told.events(data)
+            records += (event_record(body, self._options) for body in bodies)
+            if reason:
+                _log.error("a dead letter, from %s: %s", read.topic, reason)
+                records += dead_letter(data, reason, self._options, _origin(read))
+                letters.append(DeadLetter(data, reason))
+        self._sender.send(records)
+        self._collector.store.write([], letters)
 
     def _commit(self, consumer: KafkaConsumer) -> None:
         try:
@@ -138,29 +155,34 @@ class Collecting:
         return delay
 
 
+def _origin(record: Read) -> Origin:
+    return Origin(record.topic, record.partition, record.offset)
+
+
 def _put_back(consumer: KafkaConsumer, records: _Records) -> None:
     for partition, found in records.items():
         if partition in consumer.assignment():
             consumer.seek(partition, found[0].offset)
 
 
-def main(options_json: str, store_url: str) -> int:
+def main(options_json: str, store_url: str, redaction_json: str = "{}") -> int:
     """Collect until SIGTERM or SIGINT."""
     os.nice(_NICE)  # what takes events and answers requests on this machine comes first
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    quiet()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     prepare_process()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         options = KafkaOptions.model_validate_json(options_json)
+        redactor = Redactor(RedactionOptions.model_validate_json(redaction_json))
         store = _opened_store(store_url, stop)
-    except ValueError as error:  # of options or URL
+    except ValueError as error:  # of options, rules or URL
         _log.critical("%s", error)
         return 1
     if store is not None:
-        Collecting(options, Collector(store), stop).run()
+        Collecting(options, Collector(store), stop, redactor).run()
         store.close()
     return 0
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from feedback.bus.kafka.options import KafkaOptions, Topic
 from feedback.bus.kafka.reading import Read, read
 from feedback.bus.kafka.records import EVENT_TOPICS, Letters
 from feedback.collector import Collector
+
+if TYPE_CHECKING:
+    from feedback.bus.kafka.told import Told
 
 Progress = Callable[[str, int, int], None]
 EVERYTHING: tuple[Topic, ...] = (*EVENT_TOPICS, "dead-letter")
@@ -18,11 +22,13 @@ def replay(
     *,
     since: datetime | None = None,
     topics: Sequence[Topic] = EVERYTHING,
+    told: "Told | None" = None,
     progress: Progress | None = None,
 ) -> None:
     """Collect what the topics hold, from `since` or from their beginning up to now, a topic after the other.
 
-    What the store has already stays as it is. Dead letters become events where this code can read them by now.
+    What the store has already stays as it is. Dead letters become events where this code can read them by now; exports
+    of OpenTelemetry are read by `told` (None: they stay dead letters).
     `progress` is told the topic's name, how many of its records have been read, and how many are left. Blocks; raises
     `BusError` and `StoreError`, and may then be begun again.
     """
@@ -30,7 +36,7 @@ def replay(
         name, whole, done = options.topic(topic), Letters(), 0
         for page in read(options, [name], since):
             if topic == "dead-letter":
-                batch = list(_letters(page.records, whole))
+                batch = list(_letters(page.records, whole, options, told))
             else:
                 batch = [record.value or b"" for record in page.records]
             if batch:
@@ -40,9 +46,15 @@ def replay(
                 progress(name, done, page.left)
 
 
-def _letters(records: Sequence[Read], whole: Letters) -> Iterator[bytes]:
+def _letters(
+    records: Sequence[Read], whole: Letters, options: KafkaOptions, told: "Told | None"
+) -> Iterator[bytes]:
     for record in records:
         headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
         letter = whole.add(record.value or b"", headers)
-        if letter is not None:
+        if letter is None:
+            continue
+        if letter.origin is None or letter.origin.topic != options.topic("otlp"):
             yield letter.data
+        elif told is not None:
+            yield from told.events(letter.data).bodies  # the rest is a dead letter of the store's already

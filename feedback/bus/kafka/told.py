@@ -1,37 +1,46 @@
 """What an OpenTelemetry Collector puts on a topic → the events that it would be over HTTP, on their own topics.
 
 Each record is an export in protobuf (the Collector's encoding `otlp_proto`), of spans or of log records. Its events do
-not go straight into the store: on their topics they are collected, kept and replayed like all others.
+not go straight into the store: on their topics they are collected, kept and replayed like all others. They are redacted
+first, as at the gateway's door.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from feedback import otlp
-from feedback.bus.kafka.options import KafkaOptions
-from feedback.bus.kafka.reading import Read
-from feedback.bus.kafka.records import Origin, Record, dead_letter, event_record
 from feedback.events import RequestFinished
+from feedback.redaction import Redactor
 from feedback.store import Store
 
 _CALLER = "otlp"  # who sends is known to the Collector alone
 
-_log = logging.getLogger(__name__)
+
+class Events(NamedTuple):
+    """What an export tells, as JSON; `reason` says what of it none could be made of, and is empty otherwise."""
+
+    bodies: list[bytes]
+    reason: str
 
 
 class Told:
     """Reads exports for one tenant. `store`: where it is looked up what evaluations are about."""
 
-    def __init__(self, options: KafkaOptions, tenant: str, store: Store) -> None:
-        self.topic = options.topic("otlp")
-        self._options = options
+    def __init__(self, tenant: str, store: Store, redactor: Redactor) -> None:
         self._tenant = tenant
         self._store = store
+        self._redactor = redactor
 
-    def records(self, batch: Sequence[Read]) -> list[Record]:
-        """What is to be sent for these: events, and dead letters of what none can be made of. Raises `StoreError`."""
-        return [record for read in batch for record in self._records(read)]
+    def events(self, data: bytes) -> Events:
+        """Of one record. Raises `StoreError`; nothing in the record makes it raise."""
+        try:
+            taken = otlp.convert(otlp.either(data), otlp.Source(self._tenant, _CALLER, datetime.now(UTC)))
+        except otlp.OtlpError as error:
+            taken = otlp.Converted((), 1, (str(error),))
+        bodies = [event.model_dump_json().encode() for event in otlp.aimed(taken, self).events]
+        if self._redactor.on:
+            bodies = [self._redactor.event(body) for body in bodies]
+        return Events(bodies, "; ".join(taken.reasons)[:1_000])
 
     def request(self, request_id: str) -> RequestFinished | None:
         """See `otlp.Known`."""
@@ -40,18 +49,3 @@ class Told:
     def of_span(self, span_id: str) -> RequestFinished | None:
         """See `otlp.Known`."""
         return self._store.newest(self._tenant, span_id=span_id)
-
-    def _records(self, read: Read) -> Iterator[Record]:
-        data = read.value or b""
-        try:
-            taken = otlp.convert(otlp.either(data), otlp.Source(self._tenant, _CALLER, datetime.now(UTC)))
-        except otlp.OtlpError as error:
-            taken = otlp.Converted((), 1, (str(error),))
-        for event in otlp.aimed(taken, self).events:
-            yield event_record(event.model_dump_json().encode(), self._options)
-        if taken.reasons:
-            reason = "; ".join(taken.reasons)[:1_000]
-            _log.error("a dead letter, from %s: %s", self.topic, reason)
-            yield from dead_letter(
-                data, reason, self._options, Origin(read.topic, read.partition, read.offset)
-            )

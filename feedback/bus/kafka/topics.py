@@ -62,6 +62,9 @@ def _wanted_of(topic: Topic, options: KafkaOptions) -> _Topic:
         "min.insync.replicas": str(options.min_insync_replicas),
         "max.message.bytes": str(MAX_RECORD_BYTES + _AROUND_BYTES),
     }
+    if topic == "otlp" and options.otlp_tenant is not None:
+        # Others write there, with zstd or snappy, for which kafka-python needs packages: the broker packs it anew.
+        settings["compression.type"] = "lz4"
     shared = not kept and topic != "dead-letter"
     return _Topic(options.partitions if shared else 1, options.replication, settings)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.documents.document import Document
+from tools.documents.document import Document, Span
 from tools.documents.index import MOST_MATCHES, QUERY_CHARACTERS, Index
 from tools.errors import ToolError
 
@@ -24,7 +24,7 @@ QUERIES = st.text(min_size=1, max_size=QUERY_CHARACTERS) | st.text(
 TEXTS = st.text(st.sampled_from("ab \n\f-“é"), max_size=400) | st.text(max_size=200)
 
 
-def shown(spans: list) -> list[str]:
+def shown(spans: list[Span]) -> list[str]:
     return [TEXT[start:end] for start, end in spans]
 
 

@@ -58,10 +58,12 @@ def test_a_text_is_taken_as_it_is_form_feeds_as_page_breaks(tmp_path: Path):
 def test_what_has_no_pages_is_parted_by_size_at_the_ends_of_paragraphs(tmp_path: Path, name: str):
     paragraphs = [" ".join(CLAUSE.format(number) for _ in range(8)) for number in range(40)]
     html = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
-    data = {"a.txt": "\n\n".join(paragraphs), "a.docx": word(*paragraphs), "a.html": f"<html>{html}</html>"}[
-        name
-    ]
-    document = ingest(at(tmp_path, name, data))
+    files: dict[str, bytes | str] = {
+        "a.txt": "\n\n".join(paragraphs),
+        "a.docx": word(*paragraphs),
+        "a.html": f"<html>{html}</html>",
+    }
+    document = ingest(at(tmp_path, name, files[name]))
     assert not document.paged
     assert len(document.pages) > 5
     for number, (start, end) in enumerate(document.pages, start=1):

@@ -10,7 +10,7 @@ import pytest
 
 from tools.documents.document import Document
 from tools.documents.library import Library, UnknownDocumentError
-from tools.embedding import Vectors
+from tools.embedding import Vectors, unit
 from tools.errors import ToolUnavailableError
 
 
@@ -27,7 +27,7 @@ class Letters:
         counts = np.array(
             [[text.lower().count(chr(97 + n)) for n in range(26)] for text in texts], np.float32
         )
-        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+        return unit(counts)
 
 
 class Away(Letters):

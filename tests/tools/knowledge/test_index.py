@@ -1,5 +1,6 @@
 """Retrieval: the right items, at most so many, the same every time."""
 
+import hashlib
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from qdrant_client import QdrantClient
 from agents.manifest import Agent
 from domains.insurance.questions import Split, questions
 from tools.errors import ToolError
-from tools.knowledge import Item, Kind, Knowledge, KnowledgeError, read
+from tools.knowledge import Item, Kind, Knowledge, read
 
 QUOTAS: dict[Kind, int] = {"schemas": 3, "examples": 2, "heuristics": 1}
 ITEMS = [
@@ -107,6 +108,16 @@ def test_the_tables_that_a_question_needs_are_found_within_the_agents_quota(
     assert len(missed) <= 0.05 * len(answerable), missed
 
 
+def test_by_default_the_insurers_agent_is_shown_what_it_was_trained_on(insurer: Knowledge):
+    """Every prompt of the demo rests on this. Whoever means to change it trains the demo anew and measures."""
+    found = hashlib.sha256()
+    for split in ("train", "dev"):
+        for question in questions(split):
+            found.update(repr(insurer.search(question.text, QUOTAS)).encode())
+    assert insurer.digest == "607cf3229642"
+    assert found.hexdigest() == "9377320755910480d4ca738046ccea55966216dcd9f2f1d4946ff067f97d4f75"
+
+
 def test_two_instances_find_the_same_in_the_same_order(items: list[Item]):
     first, second = Knowledge(items), Knowledge(items)
     for question in questions("dev"):
@@ -138,6 +149,7 @@ def test_the_digest_names_the_content():
     )
 
 
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 def test_a_collection_that_is_there_already_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two processes on one server: the second finds the first one's collection, and a new version gets its own."""
     shared = QdrantClient(":memory:")
@@ -149,48 +161,22 @@ def test_a_collection_that_is_there_already_is_used_as_it_is(tmp_path: Path, mon
     assert other.search("cars", QUOTAS).schemas == ()
 
 
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+def test_a_collection_that_was_left_half_written_is_finished(monkeypatch: pytest.MonkeyPatch):
+    shared = QdrantClient(":memory:")
+    monkeypatch.setattr("tools.knowledge.index.QdrantClient", lambda *_, **__: shared)
+    whole = Knowledge(ITEMS, url="http://qdrant")
+    shared.delete(f"knowledge-{whole.digest}", [1, 2, 3])
+    assert Knowledge(ITEMS, url="http://qdrant").search("car", QUOTAS).schemas == (ITEMS[1],)
+
+
+def test_a_server_that_is_not_there_at_the_start_is_a_tool_error():
+    with pytest.raises(ToolError, match="knowledge base does not answer"):
+        Knowledge(ITEMS, url="http://127.0.0.1:9")
+
+
 def test_a_server_that_is_away_is_a_tool_error(small: Knowledge, monkeypatch: pytest.MonkeyPatch):
     away = Knowledge(ITEMS)
     monkeypatch.setattr(away, "_client", QdrantClient(url="http://127.0.0.1:9", check_compatibility=False))
     with pytest.raises(ToolError, match="knowledge base does not answer"):
         away.search("cars", QUOTAS)
-
-
-def test_a_file_is_read_whole(tmp_path: Path):
-    path = tmp_path / "knowledge.toml"
-    path.write_text(
-        "heuristics = []\n"
-        '[[schemas]]\ntext = "claims(claim_id)"\nkeywords = "loss"\n'
-        '[[examples]]\nquestion = "How many?"\nsql = "SELECT 1"\n'
-        '[[examples]]\nquestion = "Weather?"\nrefusal = "no weather"\n'
-    )
-    assert read(path) == [
-        Item("schemas", text="claims(claim_id)", keywords="loss"),
-        Item("examples", question="How many?", answer='{"sql":"SELECT 1"}'),
-        Item("examples", question="Weather?", answer='{"refusal":"no weather"}'),
-    ]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"not toml",
-        b"\xff\xfe",
-        b"schemas = []\nexamples = []",
-        b"schemas = 1\nexamples = []\nheuristics = []",
-        b"schemas = ['claims']\nexamples = []\nheuristics = []",
-        b"schemas = [{text = 5}]\nexamples = []\nheuristics = []",
-    ],
-)
-def test_a_broken_file_is_named_in_the_error(tmp_path: Path, content: bytes):
-    path = tmp_path / "knowledge.toml"
-    path.write_bytes(content)
-    with pytest.raises(KnowledgeError, match=re.escape(str(path))):
-        read(path)
-
-
-def test_a_file_that_cannot_be_read_is_named_in_the_error(tmp_path: Path):
-    for path in (tmp_path / "none.toml", tmp_path):
-        with pytest.raises(KnowledgeError, match=re.escape(str(path))):
-            read(path)

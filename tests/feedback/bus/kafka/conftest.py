@@ -13,6 +13,7 @@ from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.producer import KafkaBus
 from feedback.bus.kafka.reading import read
 from feedback.collector import Collector
+from feedback.redaction import RedactionOptions, Redactor
 
 
 @pytest.fixture
@@ -33,10 +34,12 @@ async def bus(options):
 
 
 @contextmanager
-def collecting(options, store):
+def collecting(options, store, redaction=None):
     """A collector in a thread of this process."""
     stop = threading.Event()
-    thread = threading.Thread(target=Collecting(options, Collector(store), stop).run)
+    thread = threading.Thread(
+        target=Collecting(options, Collector(store), stop, Redactor(redaction or RedactionOptions())).run
+    )
     thread.start()
     try:
         yield
