@@ -97,6 +97,13 @@ class Sampling(_Record):
     stop: tuple[str, ...] = ()
 
 
+class Usage(_Record):
+    """Tokens read and written, as a server counts them that does not say which they were."""
+
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+
+
 class ModelCall(_Record):
     """One generation, with the server's own token ids: never re-tokenised, so that a trainer scores what was sampled.
 
@@ -106,8 +113,9 @@ class ModelCall(_Record):
     it was sent. The prompt is `messages`, where there were any, and `prompt_token_ids` in any case. `finish_reason` is
     the server's; `abort` when the generation was cut short.
 
-    Of a call that an application of others told us of, or in which something was redacted, there are no token ids and
-    no log-probabilities: no trainer can score it.
+    Of a call that an application of others told us of, or of another provider's model, or in which something was
+    redacted, there are no token ids and no log-probabilities: no trainer can score it. `usage` then says how many there
+    were, where somebody has counted.
     """
 
     kind: Literal["model"] = "model"
@@ -123,6 +131,7 @@ class ModelCall(_Record):
     completion_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     tokens: tuple[str, ...] = ()
+    usage: Usage | None = Field(None, exclude_if=lambda usage: usage is None)
     finish_reason: str
     started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
     time_to_first_token: float = Field(ge=0, description="Seconds.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.reports import Report
-from trainer.statistics import paired_difference
+from evaluation.statistics import paired_difference
 
 
 class Thresholds(BaseModel):

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from trainer.rewards import Outcome
-from trainer.statistics import wilson
+from evaluation.statistics import wilson
 
 
 class _Record(BaseModel):

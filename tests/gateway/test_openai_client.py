@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from feedback.store import Keys
 from gateway.config import ExternalModel
-from gateway.external import load
+from agents.external import load
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, until
 from tests.gateway.fake_provider import FakeProvider
 from tests.gateway.fake_vllm import BASE, answer_of

@@ -1,0 +1,148 @@
+"""Scripted models, to examine the examiner: one answers what is held to be right, the other what is surely wrong.
+
+With tools, the one that is right uses them: it runs the query before it gives it, and reads the pages before it quotes
+them. A passage that no tool has shown to it, it does not quote; so it is right only where the tools suffice.
+"""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from agents.loop import format_answer
+from agents.model import Delta, ModelRequest
+from evaluation.scoring.text import plain
+from evaluation.tasks import ContractTask, SqlTask, Task
+from feedback.events import ModelCall, Usage
+
+Answer = Mapping[str, Any]
+EXPERTS: tuple[str, str] = ("gold", "wrong")
+
+
+class Expert:
+    """A `Model` that knows one task. It reads and writes no tokens."""
+
+    def __init__(self, policy: str, *, first: tuple[str, Answer] | None, answer: Callable[[str], str]) -> None:
+        """`first` is a tool with its arguments, called if it is offered; `answer` makes the text of what came back."""
+        self.policy = policy
+        self._first = first
+        self._answer = answer
+
+    async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
+        """See `agents.model.Model.stream`."""
+        shown = [message.text for message in request.messages if message.role == "tool"]
+        offered = {tool.name for tool in request.tools} if request.tool_choice != "none" else set()
+        if self._first is not None and self._first[0] in offered and not shown:
+            yield self._call(request, text="", tool=self._first)
+            return
+        text = self._answer("\n".join(shown))
+        yield Delta(text)
+        yield self._call(request, text=text)
+
+    def _call(
+        self, request: ModelRequest, *, text: str, tool: tuple[str, Answer] | None = None
+    ) -> ModelCall:
+        calls: tuple[dict[str, Any], ...] = ()
+        if tool is not None:
+            function = {"name": tool[0], "arguments": json.dumps(tool[1])}
+            calls = ({"id": "call_1", "type": "function", "function": function},)
+        return ModelCall(
+            policy=self.policy,
+            messages=request.messages,
+            response_schema=request.response_schema,
+            sampling=request.sampling,
+            text=text,
+            tool_calls=calls,
+            prompt_token_ids=(),
+            completion_token_ids=(),
+            logprobs=(),
+            usage=Usage(prompt_tokens=0, completion_tokens=0),
+            finish_reason="tool_calls" if tool else "stop",
+            time_to_first_token=0,
+            latency=0,
+        )
+
+
+def gold(task: Task) -> Expert:
+    """Who answers what is held to be right."""
+    if isinstance(task, SqlTask):
+        sql = task.golds[0] if task.golds else _returning(task)
+        if not task.answerable:
+            return Expert("gold", first=None, answer=lambda _: _REFUSAL)
+        return Expert("gold", first=("run_sql", {"sql": sql}), answer=lambda _: format_answer({"sql": sql}))
+    if not task.answerable:
+        return Expert("gold", first=None, answer=lambda _: _REFUSAL)
+    pages = sorted({page for one in task.evidence for page in (one.page, one.page_end)})
+    return Expert("gold", first=("select_pages", {"pages": pages}), answer=lambda shown: _quoting(task, shown))
+
+
+_REFUSAL = format_answer({"refusal": "there is no such data"})
+
+
+def _quoting(task: ContractTask, shown: str) -> str:
+    """What was shown, and where nothing was, everything."""
+    seen = plain(shown)
+    quotes = [
+        {"page": one.page, "quote": one.text}
+        for one in task.evidence
+        if not shown or plain(one.text) in seen
+    ]
+    return format_answer({"answer": task.answer, "quotes": quotes}) if quotes else _REFUSAL
+
+
+def _returning(task: SqlTask) -> str:
+    """A query that returns the rows that are right."""
+    rows = (", ".join(_literal(value) for value in row) for row in task.rows or ())
+    return " UNION ALL ".join(f"SELECT {row}" for row in rows) or "SELECT 1 WHERE 1 = 0"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return "NULL" if value is None else str(value)
+
+
+def wrong(task: Task, others: Sequence[Task]) -> Expert:
+    """Who errs, each task in one of several ways: too much, too little, something else, a refusal, nonsense.
+
+    Surely wrong, but for a question to which nothing is the right answer. Of a contract, it answers what is right of
+    another contract, in a question of another kind.
+    """
+    way = int(hashlib.sha256(task.id.encode()).hexdigest(), 16)
+    if not task.answerable:
+        text = format_answer({"sql": "SELECT 1"} if isinstance(task, SqlTask) else {"answer": "Yes.", "quotes": []})
+    elif isinstance(task, SqlTask):
+        text = _wrong_queries(task)[way % 5]
+    else:
+        text = _wrong_answers(task, others)[way % 4]
+    return Expert("wrong", first=None, answer=lambda _: text)
+
+
+def _wrong_queries(task: SqlTask) -> tuple[str, ...]:
+    sql = (task.golds[0] if task.golds else _returning(task)).rstrip().rstrip(";")
+    queries = (
+        f"SELECT * FROM ({sql}) UNION ALL SELECT * FROM ({sql})",  # each row once more
+        "SELECT 'something else'",
+        f"SELECT no_such_column FROM ({sql})",
+    )
+    return (*(format_answer({"sql": query}) for query in queries), _REFUSAL, sql)
+
+
+def _wrong_answers(task: ContractTask, others: Sequence[Task]) -> tuple[str, ...]:
+    foreign = next(
+        (
+            {"answer": one.answer, "quotes": [{"page": e.page, "quote": e.text} for e in one.evidence]}
+            for one in others
+            if isinstance(one, ContractTask)
+            and one.answerable
+            and one.document != task.document
+            and one.groups.get("category") != task.groups.get("category")
+        ),
+        {"answer": "Something else entirely.", "quotes": []},
+    )
+    return (
+        format_answer(foreign),
+        format_answer({"answer": "Yes, the contract says so.", "quotes": []}),
+        _REFUSAL,
+        "It is on one of its pages.",
+    )
