@@ -139,6 +139,16 @@ def load() -> Any:
     return litellm
 
 
+def window_of(model: str) -> int | None:
+    """How many tokens a model reads, as LiteLLM's list has it; None where it is not on it. Takes seconds."""
+    litellm = load()
+    try:
+        window = litellm.get_model_info(model).get("max_input_tokens")
+    except Exception:  # noqa: BLE001  # a bare Exception is what it raises for a model that it does not know
+        return None
+    return int(window) if window else None
+
+
 def said(error: Exception) -> str:
     """The provider's own words, without the names of LiteLLM's classes before and its advice behind them."""
     text = re.split(r"\n\nLiteLLM:|\nmodel=", str(getattr(error, "message", error)))[0]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from agents.manifest import Agent, Quotas, Tools
 from evaluation.running import Setting
-from evaluation.tasks import ContractTask
+from evaluation.tasks import ContractTask, Task
+from evaluation.workbench import WorkbenchError
 from feedback.events import Message
 from tools.content import as_content
 from tools.knowledge import Knowledge
@@ -28,10 +29,10 @@ class FullContext:
     """
 
     def __init__(self, agent: Agent, window: int) -> None:
-        """Raises `ValueError` where the window has no room beside prompt and answer."""
+        """Raises `WorkbenchError` where the window has no room beside prompt and answer."""
         tokens = window - agent.limits.max_tokens - _OWN_TOKENS
         if tokens <= 0:
-            raise ValueError(
+            raise WorkbenchError(
                 f"a window of {window} tokens has no room for a contract beside the answer's "
                 f"{agent.limits.max_tokens} and the prompt's {_OWN_TOKENS}"
             )
@@ -42,8 +43,10 @@ class FullContext:
         self._knowledge = Knowledge([])
         self._whole = lru_cache(maxsize=256)(self._read)
 
-    def prepare(self, task: ContractTask) -> Setting:
-        """The contract before the question, in one message."""
+    def prepare(self, task: Task) -> Setting:
+        """The contract before the question, in one message. Raises `WorkbenchError` where there is none."""
+        if not isinstance(task, ContractTask):
+            raise WorkbenchError("--full-context gives a contract whole: these tasks are about databases")
         text, cut = self._whole(task.path)
         content = f"{as_content(text, f'contract {task.document}')}\n\n{task.asked}"
         message = Message(role="user", content=content)

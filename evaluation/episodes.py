@@ -84,6 +84,10 @@ class Journal:
         self._file = file
         self.done = dict(done)  # by task, invalid ones among them
 
+    def is_done(self, task_id: str) -> bool:
+        """Whether a valid episode of the task is there."""
+        return task_id in self.done and self.done[task_id].status != "invalid"
+
     def add(self, episode: Episode) -> None:
         """Write it; it replaces an earlier one of the task."""
         self._file.write(episode.model_dump_json(exclude_defaults=True) + "\n")

@@ -50,7 +50,7 @@ async def run(
 
     Cancelling leaves in the journal what has ended. Raises `HopelessError` when there is no sense in going on.
     """
-    waiting = iter([task for task in tasks if not _is_done(journal, task)])
+    waiting = iter([task for task in tasks if not journal.is_done(task.id)])
     ended: list[Episode] = []
 
     async def work(waiting: Iterator[Task]) -> None:
@@ -67,10 +67,6 @@ async def run(
             group.create_task(work(waiting))
     if len(ended) >= _HOPELESS and all(one.status == "invalid" for one in ended):
         raise HopelessError(f"the first {len(ended)} episodes failed, the last one so: {ended[-1].error}")
-
-
-def _is_done(journal: Journal, task: Task) -> bool:
-    return task.id in journal.done and journal.done[task.id].status != "invalid"
 
 
 async def _episode(
