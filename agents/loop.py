@@ -1,4 +1,4 @@
-"""One request to an agent, from question to answer: retrieve, call the model, give the answer.
+"""One request to an agent, from question to answer: retrieve, call the model, make its tool calls, give the answer.
 
 `run` is the only way in which an agent acts. The gateway streams what it yields; the trainer rolls out the same
 generator, so that what is trained is what is served.
@@ -7,7 +7,8 @@ generator, so that what is trained is what is served.
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,14 +17,18 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from agents.acting import ToolStarted
+from agents.conversation import Conversation
 from agents.manifest import Agent
-from agents.model import Delta, Model, ModelError, ModelRequest
+from agents.model import Delta, Model, ModelError
+from agents.turns import Turns
 from feedback.events import Call, Message, ModelCall, Sampling, ToolCall
-from tools.errors import ToolError
+from tools.errors import ToolDefectError, ToolError, ToolUnavailableError
 from tools.knowledge import Context, Kind, Knowledge
 from tools.toolbox import Toolbox
 
 RETRIEVAL = "retrieve"  # the name under which a retrieval is recorded
+_UNTIL_THE_ANSWER = 0.75  # of an episode's time; the rest is for the answer
 
 
 @dataclass(frozen=True)
@@ -33,18 +38,6 @@ class Finished:
     text: str
     finish_reason: str
     calls: tuple[Call, ...]
-
-
-@dataclass(frozen=True)
-class ToolStarted:
-    """The model has called a tool. Its `ToolCall` follows when it is over, in the order in which they started.
-
-    `arguments` is what the model wrote: JSON, or what was to be JSON.
-    """
-
-    call_id: str
-    name: str
-    arguments: str
 
 
 Step = Delta | ToolStarted | ToolCall | Finished
@@ -75,52 +68,53 @@ async def run(
 ) -> AsyncIterator[Step]:
     """Answer the last user message. Raises `EpisodeError`; yields what is done as it is done, then one `Finished`.
 
-    `sampling.max_tokens` is capped by the agent's own limit. The request is abandoned after `limits.seconds`, or sooner
-    after `seconds`. Closing the iterator early closes the model's stream.
+    With `tools`, and more than one turn, the model may call them until it answers in the agent's form. It is made to
+    answer in its last turn, and where it did not find the form by itself, repeats itself, or has used up its tokens
+    or three quarters of its time. What it writes before is a `Delta` that is not `final`; where that turns out to be
+    the answer, it comes once more. The final ones together are `Finished.text`.
+
+    `sampling.max_tokens` is for each model call, and capped by the agent's own limit. The request is abandoned after
+    `limits.seconds`, or sooner after `seconds`. Closing the iterator early closes the model's stream and stops the
+    tools.
     """
     calls: list[Call] = []
     own = agent.limits.seconds
     limit = own if seconds is None else min(seconds, own)
-    deadline = asyncio.get_running_loop().time() + limit
+    began = asyncio.get_running_loop().time()
+    deadline = began + limit
+    if tools is None or agent.limits.turns == 1:
+        tools = Toolbox({})
     try:
         async with asyncio.timeout_at(deadline):
             retrieval, context = await asyncio.to_thread(retrieve, agent, messages, knowledge)
         calls.append(retrieval)
         yield retrieval
-        request = ModelRequest(
-            messages=prompt(agent, messages, context),
-            response_schema=agent.response_schema,
-            sampling=sampling.model_copy(
-                update={
-                    "max_tokens": min(sampling.max_tokens or agent.limits.max_tokens, agent.limits.max_tokens)
-                }
-            ),
+        turns = Turns(
+            agent,
+            Conversation(prompt(agent, messages, context, [spec.name for spec in tools.specs])),
+            calls,
+            model=model,
+            tools=tools,
+            sampling=sampling,
+            deadline=deadline,
+            answer_by=began + limit * _UNTIL_THE_ANSWER,
         )
-        parts = model.stream(request)
-        try:
-            while (part := await _next(parts, deadline)) is not None:
-                if isinstance(part, ModelCall):
-                    calls.append(part)
-                    yield Finished(part.text, part.finish_reason, tuple(calls))
-                else:
-                    yield part
-        finally:
-            if isinstance(parts, AsyncGenerator):
-                await parts.aclose()
+        async with aclosing(turns.steps()) as steps:
+            async for step in steps:
+                yield step
+        answer = calls[-1]
+        assert isinstance(answer, ModelCall), "see Turns"
+        yield Finished(answer.text, answer.finish_reason, tuple(calls))
     except ModelError as error:
         raise EpisodeError(str(error), status=error.status, code=error.code, calls=tuple(calls)) from error
-    except ToolError as error:
+    except (ToolError, ToolUnavailableError) as error:
         raise EpisodeError(str(error), status=503, code="tool_unavailable", calls=tuple(calls)) from error
+    except ToolDefectError as error:
+        raise EpisodeError(str(error), status=500, code="tool_failed", calls=tuple(calls)) from error
     except TimeoutError as error:
         whose = "the agent's" if limit == own else "the client's"
         message = f"no answer within {limit:g} s ({whose} limit)"
         raise EpisodeError(message, status=504, code="timeout", calls=tuple(calls)) from error
-
-
-async def _next(parts: AsyncIterator[Delta | ModelCall], deadline: float) -> Delta | ModelCall | None:
-    # Never across a yield: the limit would then cancel the consumer, wherever it waits (PEP 789).
-    async with asyncio.timeout_at(deadline):
-        return await anext(parts, None)
 
 
 def retrieve(agent: Agent, messages: Sequence[Message], knowledge: Knowledge) -> tuple[ToolCall, Context]:
@@ -152,10 +146,15 @@ def last_question(messages: Sequence[Message]) -> str:
     return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
-def prompt(agent: Agent, messages: Sequence[Message], context: Context) -> tuple[Message, ...]:
-    """What the model sees: the agent's prompt with what was retrieved in it, then the client's messages."""
+def prompt(
+    agent: Agent, messages: Sequence[Message], context: Context, tools: Sequence[str] = ()
+) -> tuple[Message, ...]:
+    """What the model sees: the agent's prompt with what was retrieved in it, then the client's messages.
+
+    `tools` are the names of those that it may call.
+    """
     text = _template(agent.prompt).render(
-        schemas=context.schemas, examples=context.examples, heuristics=context.heuristics
+        schemas=context.schemas, examples=context.examples, heuristics=context.heuristics, tools=tools
     )
     return (Message(role="system", content=text.strip()), *messages)
 

@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 
 from agents.model import Delta, ModelError, ModelRequest, Token
-from feedback.events import ModelCall
+from feedback.events import ModelCall, new_id
 
 _LINE_BYTES = 16 * 2**20  # the first chunk holds the token ids of the whole prompt
 _CONTEXT_HINTS = ("maximum context length", "max_model_len", "longer than the maximum")
@@ -78,10 +78,29 @@ class VllmModel:
             body["seed"] = sampling.seed
         if sampling.stop:
             body["stop"] = sampling.stop
+        body |= _tools(request)
         if request.response_schema is not None:
             schema = {"name": "answer", "strict": True, "schema": request.response_schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
+
+
+def _tools(request: ModelRequest) -> dict[str, Any]:
+    """What is sent of tools, and recorded as having been sent. vLLM keeps them in the prompt with `none`, too."""
+    if not request.tools:
+        return {}
+    offered = [
+        {
+            "type": "function",
+            "function": {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": dict(tool.parameters),
+            },
+        }
+        for tool in request.tools
+    ]
+    return {"tools": offered, "tool_choice": request.tool_choice}
 
 
 class _Collected:
@@ -93,6 +112,7 @@ class _Collected:
         self._prompt: list[int] = []
         self._tokens: list[int] = []
         self._spelled: list[Token] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
         self._first: float | None = None
         self.finish_reason: str | None = None
 
@@ -119,11 +139,31 @@ class _Collected:
             spelled += [Token(entry["token"], entry["logprob"]) for entry in entries]
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             text += choice["delta"].get("content") or ""
+            for position, piece in enumerate(choice["delta"].get("tool_calls") or ()):
+                self._add_tool_call(piece.get("index", position), piece)
         if self._tokens and self._first is None:
             self._first = time.perf_counter()
         self._text.append(text)
         self._spelled += spelled
         return Delta(text, tuple(spelled))
+
+    def _add_tool_call(self, index: int, piece: dict[str, Any]) -> None:
+        """A piece of a tool call, or the whole of one, as some of vLLM's parsers have it."""
+        call = self._tool_calls.setdefault(
+            index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        call["id"] = call["id"] or piece.get("id")
+        said = piece.get("function") or {}
+        for field in ("name", "arguments"):
+            call["function"][field] += said.get(field) or ""
+
+    def _complete_tool_calls(self) -> tuple[dict[str, Any], ...]:
+        """In their order, each with an id of its own, which its result is to name."""
+        calls = {}
+        for _, call in sorted(self._tool_calls.items()):
+            name = call["id"] if call["id"] and call["id"] not in calls else new_id("call_")
+            calls[name] = {**call, "id": name}
+        return tuple(calls.values())
 
     def call(self, request: ModelRequest, policy: str, began: datetime, started: float) -> ModelCall:
         now = time.perf_counter()
@@ -135,7 +175,9 @@ class _Collected:
             messages=request.messages,
             response_schema=request.response_schema,
             sampling=request.sampling,
+            parameters=_tools(request),
             text="".join(self._text),
+            tool_calls=self._complete_tool_calls(),
             prompt_token_ids=tuple(self._prompt),
             completion_token_ids=tuple(self._tokens),
             logprobs=tuple(token.logprob for token in self._spelled),

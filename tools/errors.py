@@ -10,3 +10,7 @@ class ToolError(Exception):
 
 class ToolUnavailableError(Exception):
     """Nobody's fault and perhaps over soon: a server that does not answer, a full pool. It is tried again."""
+
+
+class ToolDefectError(Exception):
+    """A tool raised what no tool may: a defect in it, which was logged where it happened."""

@@ -86,27 +86,34 @@ class Toolbox:
             for name, guarded in self._tools.items()
         )
 
-    async def run(self, name: str, arguments: str) -> Outcome:
+    async def run(self, name: str, arguments: str, *, seconds: float | None = None) -> Outcome:
         """Call a tool with arguments as a model writes them: JSON. Whatever a tool raises, an `Outcome` tells.
 
-        Cancelling it cancels the tool.
+        `seconds` is all that there is for it, attempts and pauses included. Cancelling it cancels the tool.
         """
         if (guarded := self._tools.get(name)) is None:
             return Outcome(name, {}, error=f"there is no tool {name}: {nearest(name, self._tools)}")
         outcome, started = Outcome(name, {}), time.perf_counter()
+        limit = asyncio.timeout(seconds)
         try:
             outcome = replace(outcome, arguments=parse(name, arguments, guarded.tool.parameters))
-            async for attempt in guarded.attempts():
-                with attempt:
-                    outcome = replace(outcome, attempts=attempt.retry_state.attempt_number)
-                    outcome = replace(outcome, result=await guarded.call(outcome.arguments))
+            async with limit:
+                async for attempt in guarded.attempts():
+                    with attempt:
+                        outcome = replace(outcome, attempts=attempt.retry_state.attempt_number)
+                        outcome = replace(outcome, result=await guarded.call(outcome.arguments))
         except ToolError as error:
             outcome = replace(outcome, error=str(error))
         except ToolUnavailableError as error:
             outcome = replace(outcome, error=str(error), fault="unavailable")
         except Exception as error:  # noqa: BLE001  # the edge: a tool's defect ends an episode, never the process
-            _log.exception("the tool %s failed", name)
-            outcome = replace(outcome, error=f"a defect in the tool ({type(error).__name__})", fault="defect")
+            if limit.expired():
+                outcome = replace(
+                    outcome, error=f"{name} was stopped: the time for this request is running out"
+                )
+            else:
+                _log.exception("the tool %s failed", name)
+                outcome = replace(outcome, error=f"a defect in it ({type(error).__name__})", fault="defect")
         return replace(outcome, latency=time.perf_counter() - started)
 
 

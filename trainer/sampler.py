@@ -42,7 +42,7 @@ class Sampler:
     """Samples from `model`, as its adapter is at that moment.
 
     Sampling draws from torch's global generator (seed the process); `Sampling.seed` of a request is not honoured,
-    nor are `top_p` and `stop`: a request that sets one is refused with ValueError.
+    nor are `top_p`, `stop` and tools: a request that sets one is refused with ValueError.
     """
 
     def __init__(
@@ -67,6 +67,10 @@ class Sampler:
         sampling = request.sampling
         if (sampling.seed, sampling.top_p, sampling.stop) != (None, 1, ()) or sampling.max_tokens is None:
             raise ValueError("the in-process sampler honours temperature and max_tokens only")
+        if request.tools:
+            raise ValueError(
+                "the in-process sampler offers no tools yet: roll such agents out on a model server"
+            )
         waiting = _Waiting(request)
         self._waiting.append(waiting)
         if self._timer is not None:
