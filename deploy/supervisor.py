@@ -180,8 +180,10 @@ def vllm_program(settings: Settings) -> Program:
         "--max-loras": vllm.max_loras,
         "--max-cpu-loras": 2 * vllm.max_loras,
         "--structured-outputs-config": json.dumps(structured),
+        "--tool-call-parser": vllm.tool_call_parser,
     }
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enable-lora"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--enable-lora", "--enable-auto-tool-choice"]
     command += [str(word) for flag in flags.items() for word in flag]
     command += ["--lora-target-modules", *vllm.lora_modules]
     environment = {

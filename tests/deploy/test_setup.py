@@ -55,6 +55,16 @@ def test_a_second_time_it_touches_nothing(settings: Settings, gguf: Path, monkey
     assert {path: path.stat().st_mtime_ns for path in settings.var.rglob("*")} == before
 
 
+def test_a_model_of_before_gets_the_template_that_knows_tools(settings: Settings, gguf: Path):
+    settings = with_small_model(settings)
+    setup.setup(settings, Console(quiet=True))
+    template = settings.vllm.model / "chat_template.jinja"
+    assert "<tool_call>" in template.read_text()
+    template.write_text("its own")
+    setup.setup(settings, Console(quiet=True))
+    assert "<tool_call>" in template.read_text()
+
+
 def test_a_conversion_that_fails_leaves_no_half_model(
     settings: Settings, gguf: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -191,6 +191,8 @@ def test_vllm_is_told_the_settings_and_listens_on_loopback_only(settings: Settin
     assert given["--model"] == str(settings.vllm.model)
     assert (given["--max-loras"], given["--max-cpu-loras"]) == ("3", "6")
     assert json.loads(given["--structured-outputs-config"])["disable_any_whitespace"] is True
+    assert "--enable-auto-tool-choice" in words
+    assert given["--tool-call-parser"] == "hermes"
     assert "--lora-target-modules" in words
     assert "lm_head" not in words
     assert words[-2:] == ["--seed", "1"]
