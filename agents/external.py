@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-from agents.model import Delta, ModelError, ModelRequest, ToolSpec
+from agents.model import Delta, ModelError, ModelRequest
 from feedback.events import ModelCall, Usage
+from tools.tool import ToolSpec
 
 
 class ExternalModel:
@@ -34,7 +35,7 @@ class ExternalModel:
         seconds: float = 60.0,
         retries: int = 2,
     ) -> None:
-        """`key` None: none is needed. `seconds` is the longest wait for one attempt, of which there are 1 + `retries`."""
+        """`key` None: none is needed. `seconds` is the longest wait for one of the 1 + `retries` attempts."""
         self.policy = name
         self._seconds = seconds
         self._options = {
@@ -92,7 +93,9 @@ class ExternalModel:
         if isinstance(error, kinds.RateLimitError):
             return ModelError(words, status=429, code="rate_limit_exceeded")
         if isinstance(error, kinds.Timeout):
-            return ModelError(f"{self.policy} did not answer within {self._seconds:g} s", status=504, code="timeout")
+            return ModelError(
+                f"{self.policy} did not answer within {self._seconds:g} s", status=504, code="timeout"
+            )
         if 400 <= status < 500:
             return ModelError(words, status=502, code="upstream_refused")
         return ModelError(words, status=503)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import chat, keys, learn, machine, pipe, policies, privacy, query, store
+from deploy.commands import chat, evaluate, keys, learn, machine, pipe, policies, privacy, query, store
 from deploy.errors import FlywheelError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app = typer.Typer(
 machine.add_to(app)
 chat.add_to(app)
 learn.add_to(app)
+evaluate.add_to(app)
 policies.add_to(app)
 keys.add_to(app)
 pipe.add_to(app)

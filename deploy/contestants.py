@@ -22,7 +22,7 @@ _SCRIPTED_WINDOW = 10**9  # a script reads whatever it is given
 
 @dataclass(frozen=True)
 class Contestant:
-    """What answers. `of` makes the model for a task, of all the tasks; `window` is what it can read, if that is known."""
+    """What answers. `of` makes the model for one task among all; `window` is what it can read, if that is known."""
 
     of: Callable[[Task, Sequence[Task]], Model]
     window: int | None
@@ -45,7 +45,9 @@ async def contestant(
         key = _key(key_variable) if key_variable else None
         return _always(ExternalModel(name, model=f"openai/{name}", api_base=url, key=key), None)
     if key_variable is not None:
-        raise FlywheelError("--key-variable belongs to --url; an [[external]] model has its own in flywheel.toml")
+        raise FlywheelError(
+            "--key-variable belongs to --url; an [[external]] model has its own in flywheel.toml"
+        )
     if name == "gold":
         return Contestant(lambda task, _: experts.gold(task), _SCRIPTED_WINDOW)
     if name == "wrong":
@@ -80,7 +82,9 @@ async def _served(settings: Settings, name: str, session: aiohttp.ClientSession)
     served = settings.vllm.served_name if is_base(policy) else policy
     if served not in listed:
         own = ", ".join(model.name for model in settings.external) or "no models"
-        raise FlywheelError(f"vLLM does not serve {served}: it has {', '.join(listed)}; [[external]] has {own}")
+        raise FlywheelError(
+            f"vLLM does not serve {served}: it has {', '.join(listed)}; [[external]] has {own}"
+        )
     model = VllmModel(session, url, name=served, policy=policy)
     return _always(model, listed[served].get("max_model_len") or settings.vllm.max_model_len)
 

@@ -74,7 +74,7 @@ def examine(settings: Settings, asked: Examination) -> Report:
         tasks = formats.chosen(task_set, limit=asked.limit, seed=asked.sample)
         identity = _identity(asked, agent, task_set.digest)
         with episodes.opened(asked.journal, identity, fresh=asked.fresh) as journal:
-            _say_what_is_done(console, journal, tasks, asked)
+            _say_what_is_done(console, journal, tasks)
             asyncio.run(_ask(settings, asked, agent, tasks, journal, console))
             done = journal.done
         results = _scored(settings, tasks, done, console)
@@ -84,10 +84,19 @@ def examine(settings: Settings, asked: Examination) -> Report:
         if other is not None:
             against = compare(results, other.results, model=str(other.run.get("model")))
             found = found.model_copy(update={"against": against})
-    except (TaskFileError, EpisodeFileError, ReportError, WorkbenchError, HopelessError, ComparisonError) as error:
+    except (
+        TaskFileError,
+        EpisodeFileError,
+        ReportError,
+        WorkbenchError,
+        HopelessError,
+        ComparisonError,
+    ) as error:
         raise FlywheelError(str(error)) from error
     except KeyboardInterrupt:
-        console.print(f"\nstopped. What is done is in {asked.journal}: the same command goes on.", highlight=False)
+        console.print(
+            f"\nstopped. What is done is in {asked.journal}: the same command goes on.", highlight=False
+        )
         raise
     found.save(asked.out)
     _tell(console, found, asked)
@@ -119,9 +128,7 @@ def _identity(asked: Examination, agent: Agent, tasks_digest: str) -> dict[str, 
     }
 
 
-def _say_what_is_done(
-    console: Console, journal: Journal, tasks: Sequence[Task], asked: Examination
-) -> None:
+def _say_what_is_done(console: Console, journal: Journal, tasks: Sequence[Task]) -> None:
     found = [journal.done[task.id] for task in tasks if task.id in journal.done]
     if found:
         invalid = sum(episode.status == "invalid" for episode in found)
@@ -141,7 +148,9 @@ async def _ask(
 ) -> None:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        model = await contestant(settings, asked.model, session, url=asked.url, key_variable=asked.key_variable)
+        model = await contestant(
+            settings, asked.model, session, url=asked.url, key_variable=asked.key_variable
+        )
         bench = _bench(settings, asked, agent, tasks, model)
         with _bar(console) as bar:
             done = sum(journal.is_done(task.id) for task in tasks)
@@ -222,6 +231,7 @@ def _tell(console: Console, found: Report, asked: Examination) -> None:
         console.print(f"{found.bad_tasks} tasks cannot be evaluated: see the report", style="yellow")
     if found.invalid:
         console.print(
-            f"{found.invalid} episodes are invalid and not scored: the same command asks them again", style="red"
+            f"{found.invalid} episodes are invalid and not scored: the same command asks them again",
+            style="red",
         )
     console.print(f"{asked.out}\n{asked.out.with_suffix('.html')}", highlight=False)

@@ -13,9 +13,9 @@ from tools.knowledge import Knowledge
 
 _PROMPT = """\
 Answer the question about the contract that stands before it. Answer as JSON:
-{"answer": "…", "quotes": [{"page": 1, "quote": "…"}]} with every passage that you rely on quoted word for word, and the
-number of its page; or {"refusal": "…"} if the contract does not say. Answer shortly: for a date, a name or a period just
-that; for a clause the clause itself."""
+{"answer": "…", "quotes": [{"page": 1, "quote": "…"}]} with every passage that you rely on quoted word for word and
+the number of its page; or {"refusal": "…"} if the contract does not say. Answer shortly: for a date, a name or a period
+just that; for a clause the clause itself."""
 _CHARACTERS_PER_TOKEN = 3  # legal English has more than 4: what is estimated to fit, fits
 _OWN_TOKENS = 512  # of the prompt, the question and the template around them
 
@@ -23,9 +23,9 @@ _OWN_TOKENS = 512  # of the prompt, the question and the template around them
 class FullContext:
     """The whole contract in the prompt, and no tools.
 
-    What does not fit the model's window of `window` tokens is cut: from the first page on, as many whole pages are given
-    as fit beside the agent's longest answer, at an estimated 3 characters a token; of a first page that does not fit by
-    itself, its beginning.
+    What does not fit the model's window of `window` tokens is cut: from the first page on, as many whole pages are
+    given as fit beside the agent's longest answer, at an estimated 3 characters a token; of a first page that does not
+    fit by itself, its beginning.
     """
 
     def __init__(self, agent: Agent, window: int) -> None:

@@ -40,7 +40,8 @@ class Comparison(BaseModel):
 def compare(ours: Sequence[Result], theirs: Sequence[Result], *, model: str) -> Comparison:
     """Raises `ComparisonError`."""
     scored, others = (
-        {result.task_id: result for result in results if result.verdict is not None} for results in (ours, theirs)
+        {result.task_id: result for result in results if result.verdict is not None}
+        for results in (ours, theirs)
     )
     shared = [result for task, result in scored.items() if task in others]
     if not shared:

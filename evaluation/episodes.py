@@ -24,7 +24,9 @@ class Step(_Record):
 
     kind: Literal["model", "tool"]
     name: str = Field("", description="Of the tool.")
-    asked: dict[str, Any] = Field({}, description="A tool's arguments, or the model's calls of tools by their number.")
+    asked: dict[str, Any] = Field(
+        {}, description="A tool's arguments, or the model's calls of tools by their number."
+    )
     said: str = Field("", description="The model's text, or what the tool returned.")
     error: str | None = None
     seconds: float = 0.0
@@ -129,8 +131,12 @@ def _read(path: Path, run: Mapping[str, Any]) -> tuple[dict[str, Episode], int]:
         written = json.loads(head)["run"]
         episodes = [Episode.model_validate_json(line) for line in lines]
     except (ValueError, LookupError, TypeError, ValidationError) as error:
-        raise EpisodeFileError(f"{path} holds no episodes of this version: --fresh starts anew ({error})") from error
+        raise EpisodeFileError(
+            f"{path} holds no episodes of this version: --fresh starts anew ({error})"
+        ) from error
     if changed := [name for name in run if written.get(name) != run[name]]:
         said = ", ".join(f"{name} was {written.get(name)!r} and is {run[name]!r}" for name in changed)
-        raise EpisodeFileError(f"{path} is of another run ({said}): --fresh starts anew, or choose another --out")
+        raise EpisodeFileError(
+            f"{path} is of another run ({said}): --fresh starts anew, or choose another --out"
+        )
     return {episode.task_id: episode for episode in episodes}, size

@@ -22,7 +22,9 @@ EXPERTS: tuple[str, str] = ("gold", "wrong")
 class Expert:
     """A `Model` that knows one task. It reads and writes no tokens."""
 
-    def __init__(self, policy: str, *, first: tuple[str, Answer] | None, answer: Callable[[str], str]) -> None:
+    def __init__(
+        self, policy: str, *, first: tuple[str, Answer] | None, answer: Callable[[str], str]
+    ) -> None:
         """`first` is a tool with its arguments, called if it is offered; `answer` makes the text of what came back."""
         self.policy = policy
         self._first = first
@@ -39,9 +41,7 @@ class Expert:
         yield Delta(text)
         yield self._call(request, text=text)
 
-    def _call(
-        self, request: ModelRequest, *, text: str, tool: tuple[str, Answer] | None = None
-    ) -> ModelCall:
+    def _call(self, request: ModelRequest, *, text: str, tool: tuple[str, Answer] | None = None) -> ModelCall:
         calls: tuple[dict[str, Any], ...] = ()
         if tool is not None:
             function = {"name": tool[0], "arguments": json.dumps(tool[1])}
@@ -73,7 +73,9 @@ def gold(task: Task) -> Expert:
     if not task.answerable:
         return Expert("gold", first=None, answer=lambda _: _REFUSAL)
     pages = sorted({page for one in task.evidence for page in (one.page, one.page_end)})
-    return Expert("gold", first=("select_pages", {"pages": pages}), answer=lambda shown: _quoting(task, shown))
+    return Expert(
+        "gold", first=("select_pages", {"pages": pages}), answer=lambda shown: _quoting(task, shown)
+    )
 
 
 _REFUSAL = format_answer({"refusal": "there is no such data"})
@@ -83,9 +85,7 @@ def _quoting(task: ContractTask, shown: str) -> str:
     """What was shown, and where nothing was, everything."""
     seen = plain(shown)
     quotes = [
-        {"page": one.page, "quote": one.text}
-        for one in task.evidence
-        if not shown or plain(one.text) in seen
+        {"page": one.page, "quote": one.text} for one in task.evidence if not shown or plain(one.text) in seen
     ]
     return format_answer({"answer": task.answer, "quotes": quotes}) if quotes else _REFUSAL
 
@@ -110,7 +110,9 @@ def wrong(task: Task, others: Sequence[Task]) -> Expert:
     """
     way = int(hashlib.sha256(task.id.encode()).hexdigest(), 16)
     if not task.answerable:
-        text = format_answer({"sql": "SELECT 1"} if isinstance(task, SqlTask) else {"answer": "Yes.", "quotes": []})
+        text = format_answer(
+            {"sql": "SELECT 1"} if isinstance(task, SqlTask) else {"answer": "Yes.", "quotes": []}
+        )
     elif isinstance(task, SqlTask):
         text = _wrong_queries(task)[way % 5]
     else:
@@ -121,9 +123,9 @@ def wrong(task: Task, others: Sequence[Task]) -> Expert:
 def _wrong_queries(task: SqlTask) -> tuple[str, ...]:
     sql = (task.golds[0] if task.golds else _returning(task)).rstrip().rstrip(";")
     queries = (
-        f"SELECT * FROM ({sql}) UNION ALL SELECT * FROM ({sql})",  # each row once more
+        f"SELECT * FROM ({sql}) UNION ALL SELECT * FROM ({sql})",  # noqa: S608  # a script's own; each row once more
         "SELECT 'something else'",
-        f"SELECT no_such_column FROM ({sql})",
+        f"SELECT no_such_column FROM ({sql})",  # noqa: S608  # the same
     )
     return (*(format_answer({"sql": query}) for query in queries), _REFUSAL, sql)
 

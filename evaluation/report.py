@@ -40,7 +40,9 @@ class Report(BaseModel):
     policies: tuple[str, ...] = Field(description="What answered, as the models call themselves.")
     tasks: int
     scored: int
-    invalid: int = Field(description="Something other than the agent failed; asked again when the run goes on.")
+    invalid: int = Field(
+        description="Something other than the agent failed; asked again when the run goes on."
+    )
     bad_tasks: int = Field(description="What is held to be right cannot be evaluated.")
     not_asked: int = Field(description="The run was stopped before.")
     cut: int = Field(description="Contracts given whole that did not fit and lost pages at their end.")
@@ -87,11 +89,20 @@ def result(task: Task, episode: Episode | None, scorer: SqlScorer) -> Result:
         if episode.status == "failed":
             verdict = Verdict(outcome="failed", note=episode.error)
         elif episode.status == "answered":
-            is_sql = isinstance(task, SqlTask)
-            verdict = scorer.score(task, episode.text) if is_sql else score_contract(task, episode.text)
+            text = episode.text
+            verdict = scorer.score(task, text) if isinstance(task, SqlTask) else score_contract(task, text)
     except BadTaskError as fault:
         return Result(**known, status="bad_task", error=str(fault), text=episode.text, steps=episode.steps)
-    copied = ("text", "steps", "turns", "tool_errors", "prompt_tokens", "completion_tokens", "seconds", "pages_cut")
+    copied = (
+        "text",
+        "steps",
+        "turns",
+        "tool_errors",
+        "prompt_tokens",
+        "completion_tokens",
+        "seconds",
+        "pages_cut",
+    )
     done = {name: getattr(episode, name) for name in copied}
     return Result(**known, **done, status=status, error=error, verdict=verdict)
 

@@ -52,8 +52,8 @@ class Figure(_Record):
 class Metric(NamedTuple):
     """A figure's definition: `value` of one result (None: it does not count here), of which the mean is taken.
 
-    Shares have Wilson's interval, means the bootstrap's. `paired`: whether a result counts depends on its task alone, so
-    that two reports can be compared task by task.
+    Shares have Wilson's interval, means the bootstrap's. `paired`: whether a result counts depends on its task alone,
+    so that two reports can be compared task by task.
     """
 
     name: str

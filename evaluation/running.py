@@ -94,8 +94,8 @@ async def _episode(
             "policy": model.policy,
             "steps": steps(calls),
             "turns": len(asked),
-            "prompt_tokens": sum(_counted(call)[0] for call in asked),
-            "completion_tokens": sum(_counted(call)[1] for call in asked),
+            "prompt_tokens": sum(call.tokens_read for call in asked),
+            "completion_tokens": sum(call.tokens_written for call in asked),
             "seconds": time.perf_counter() - started,
             "pages_cut": cut,
         }
@@ -116,10 +116,3 @@ async def _ended(setting: Setting, model: Model, sampling: Sampling) -> Finished
             if isinstance(step, Finished):
                 return step
     raise EpisodeError("the episode ended without an answer", status=500, code="defect", calls=())
-
-
-def _counted(call: ModelCall) -> tuple[int, int]:
-    """Tokens read and written, as the server counted them."""
-    if call.usage is not None:
-        return call.usage.prompt_tokens, call.usage.completion_tokens
-    return len(call.prompt_token_ids), len(call.completion_token_ids)

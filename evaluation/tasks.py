@@ -26,7 +26,9 @@ class SqlTask:
     refusals: tuple[str, ...] = ()
     ordered: bool = False
     evidence: str = ""  # what the asker knows beside the question: definitions, today's date
-    groups: Mapping[str, str] = field(default_factory=dict)  # by what reports are divided, and the task's part in it
+    groups: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by what reports are divided, and the task's part in it
     cluster: str = ""  # tasks of one cluster stand and fall together
 
     @property

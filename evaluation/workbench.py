@@ -3,20 +3,17 @@
 They are production's own tools, on the task's database or contract; each is made once and kept.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import sqlalchemy
 
-from agents.manifest import Agent, ToolSource
+from agents.manifest import Agent
 from evaluation.running import Setting
-from evaluation.tasks import ContractTask, SqlTask, Task
+from evaluation.tasks import ContractTask, Task
 from feedback.events import Message
-from tools.knowledge import Knowledge, schema_cards
-from tools.tool import Tool
-from tools.toolbox import Toolbox, ToolPolicy
+from tools.knowledge import Item, Knowledge
 
 _KEPT = 256  # databases and contracts
 
@@ -43,20 +40,30 @@ class Workbench:
         self._agent = agent
         self._deployed = deployed
         self._knowledge = lru_cache(maxsize=_KEPT)(_tables)
-        self._sql = lru_cache(maxsize=_KEPT)(self._sql_tools)
+        self._nothing = Knowledge([])
 
     def prepare(self, task: Task) -> Setting:
         """May block for a moment where the database or the contract is new."""
         message = Message(role="user", content=task.asked)
-        if isinstance(task, SqlTask):
-            knowledge = self._knowledge(task.databases[0]) if task.databases else self._deployed.knowledge
-        return Setting(self._agent, (message,), knowledge, self._tools(task))
+        if isinstance(task, ContractTask):
+            return Setting(self._agent, (message,), self._nothing)
+        if task.databases:
+            return Setting(self._agent, (message,), self._knowledge(task.databases[0]))
+        assert self._deployed is not None, "the caller knows its tasks"
+        return Setting(self._agent, (message,), self._deployed.knowledge)
 
 
 def _tables(database: Path) -> Knowledge:
     """A card for each table of an SQLite database."""
     engine = sqlalchemy.create_engine(f"sqlite:///file:{database}?mode=ro&uri=true")
     try:
-        return Knowledge(schema_cards(sqlalchemy.inspect(engine)))
+        return Knowledge(_cards(sqlalchemy.inspect(engine)))
     finally:
         engine.dispose()
+
+
+def _cards(inspector):
+    return [
+        Item("schemas", text=f"{t}({', '.join(c['name'] for c in inspector.get_columns(t))})")
+        for t in inspector.get_table_names()
+    ]

@@ -137,6 +137,16 @@ class ModelCall(_Record):
     time_to_first_token: float = Field(ge=0, description="Seconds.")
     latency: float = Field(ge=0, description="Seconds.")
 
+    @property
+    def tokens_read(self) -> int:
+        """How many tokens the prompt was, by its ids or as somebody counted them."""
+        return len(self.prompt_token_ids) if self.usage is None else self.usage.prompt_tokens
+
+    @property
+    def tokens_written(self) -> int:
+        """How many tokens the answer was, by its ids or as somebody counted them."""
+        return len(self.completion_token_ids) if self.usage is None else self.usage.completion_tokens
+
     @model_validator(mode="after")
     def _one_logprob_per_token(self) -> "ModelCall":
         if len(self.logprobs) != len(self.completion_token_ids):

@@ -197,7 +197,10 @@ class External:
             return ApiError(400, f"{name} refused the request: {words}", code="invalid_value")
         if isinstance(error, kinds.RateLimitError):
             return ApiError(
-                429, f"{name} is asked too much: {words}", code="rate_limit_exceeded", retry_after=_wait(error)
+                429,
+                f"{name} is asked too much: {words}",
+                code="rate_limit_exceeded",
+                retry_after=_wait(error),
             )
         if isinstance(error, kinds.Timeout):
             seconds = self._models[name].timeout_seconds

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from trainer.rewards import Outcome
 from evaluation.statistics import wilson
+from trainer.rewards import Outcome
 
 
 class _Record(BaseModel):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from evaluation.formats import contracts, own, text2sql
-from evaluation.formats.inside import TaskFault
+from evaluation.formats.inside import TaskFaultError
 from evaluation.tasks import Task, TaskSet
 
 
@@ -61,16 +61,19 @@ def read(path: Path) -> TaskSet:
             if known is None or task_of is None:
                 known = _format(row)
                 task_of = known.reader(path.parent)
-            task = task_of(row)
-            if task.id in tasks:
-                raise TaskFault(f"the id {task.id} occurs a second time")
-            tasks[task.id] = task
-        except TaskFault as error:
+            _add(tasks, task_of(row))
+        except TaskFaultError as error:
             raise TaskFileError(f"{path}:{number}: {error}") from error
         except ValidationError as error:
             raise TaskFileError(f"{path}:{number}: {_fault(error)}") from error
     assert known is not None
     return TaskSet(path, known.name, hashlib.sha256(data).hexdigest(), tuple(tasks.values()))
+
+
+def _add(tasks: dict[str, Task], task: Task) -> None:
+    if task.id in tasks:
+        raise TaskFaultError(f"the id {task.id} occurs a second time")
+    tasks[task.id] = task
 
 
 def chosen(task_set: TaskSet, *, limit: int | None, seed: int | None) -> tuple[Task, ...]:
@@ -87,9 +90,9 @@ def _object(line: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise TaskFault(f"not JSON: {error}") from error
+        raise TaskFaultError(f"not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise TaskFault(f"a JSON object is expected, not {type(row).__name__}")
+        raise TaskFaultError(f"a JSON object is expected, not {type(row).__name__}")
     return row
 
 
@@ -97,7 +100,7 @@ def _format(row: Mapping[str, Any]) -> _Format:
     found = next((known for known in _FORMATS if known.fields <= row.keys()), None)
     if found is None:
         wanted = "; ".join(f"{known.name} has {', '.join(sorted(known.fields))}" for known in _FORMATS)
-        raise TaskFault(f"no known format: {wanted}; here are {', '.join(sorted(row)) or 'no fields'}")
+        raise TaskFaultError(f"no known format: {wanted}; here are {', '.join(sorted(row)) or 'no fields'}")
     return found
 
 

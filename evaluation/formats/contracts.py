@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluation.formats.inside import TaskFault, inside
+from evaluation.formats.inside import TaskFaultError, inside
 from evaluation.tasks import AnswerKind, ContractTask, Evidence
 
 FIELDS = frozenset({"id", "question", "contract", "answer", "evidence"})
@@ -37,7 +37,7 @@ class _Row(BaseModel):
 
 
 def reader(folder: Path) -> Callable[[Mapping[str, Any]], ContractTask]:
-    """What makes a task of a line of a file in `folder`; it raises `TaskFault` or pydantic's `ValidationError`."""
+    """What makes a task of a line of a file in `folder`; it raises `TaskFaultError` or pydantic's `ValidationError`."""
     types = _types(folder / _CONTRACTS)
 
     @cache
@@ -48,7 +48,7 @@ def reader(folder: Path) -> Callable[[Mapping[str, Any]], ContractTask]:
         row = _Row.model_validate(fields)
         answerable = row.answer is not None if row.answerable is None else row.answerable
         if answerable and not (row.answer and row.evidence):
-            raise TaskFault(f"{row.id} is answerable, but without answer or evidence")
+            raise TaskFaultError(f"{row.id} is answerable, but without answer or evidence")
         kind = row.answer_kind or "span"
         groups = {"category": row.category or "none", "answer": kind if answerable else "none"}
         if types:
@@ -68,11 +68,11 @@ def reader(folder: Path) -> Callable[[Mapping[str, Any]], ContractTask]:
 
 
 def _types(path: Path) -> Mapping[str, str]:
-    """Each contract's type; none where the file is not there. Raises `TaskFault`."""
+    """Each contract's type; none where the file is not there. Raises `TaskFaultError`."""
     if not path.is_file():
         return {}
     try:
         rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
         return {row["contract"]: str(row.get("type") or "unknown") for row in rows}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TaskFault(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        raise TaskFaultError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

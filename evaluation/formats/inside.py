@@ -3,15 +3,17 @@
 from pathlib import Path
 
 
-class TaskFault(Exception):
+class TaskFaultError(Exception):
     """What is wrong with one line of a task file; the reader adds the file and the line."""
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`, links followed. Raises `TaskFault` where it is elsewhere, or not there."""
+    """The file `name` of `folder`, links followed. Raises `TaskFaultError` where it is elsewhere, or not there."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise TaskFault(f"{name} lies outside of {folder}: only files below the task file's folder are read")
+        raise TaskFaultError(
+            f"{name} lies outside of {folder}: only files below the task file's folder are read"
+        )
     if not path.is_file():
-        raise TaskFault(f"there is no file {path}")
+        raise TaskFaultError(f"there is no file {path}")
     return path

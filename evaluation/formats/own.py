@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evaluation.formats.inside import TaskFault
+from evaluation.formats.inside import TaskFaultError
 from evaluation.tasks import Cell, SqlTask
 from tools.errors import ToolError
 from tools.sql import is_ordered
@@ -43,7 +43,7 @@ class _Row(BaseModel):
 
 
 def reader(folder: Path) -> Callable[[Mapping[str, Any]], SqlTask]:  # noqa: ARG001  # as of the other formats
-    """What makes a task of a line; it raises `TaskFault` or pydantic's `ValidationError`."""
+    """What makes a task of a line; it raises `TaskFaultError` or pydantic's `ValidationError`."""
 
     def task(fields: Mapping[str, Any]) -> SqlTask:
         row = _Row.model_validate(fields)
@@ -66,4 +66,4 @@ def _ordered(sql: str) -> bool:
     try:
         return is_ordered(sql)
     except ToolError as error:
-        raise TaskFault(f"reference: {error}") from error
+        raise TaskFaultError(f"reference: {error}") from error

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluation.formats.inside import TaskFault, inside
+from evaluation.formats.inside import TaskFaultError, inside
 from evaluation.tasks import SqlTask
 
 FIELDS = frozenset({"id", "question", "db_path", "gold_sql"})
@@ -32,7 +32,7 @@ class _Row(BaseModel):
 
 
 def reader(folder: Path) -> Callable[[Mapping[str, Any]], SqlTask]:
-    """What makes a task of a line of a file in `folder`; it raises `TaskFault` or pydantic's `ValidationError`."""
+    """What makes a task of a line of a file in `folder`; it raises `TaskFaultError` or pydantic's `ValidationError`."""
 
     @cache
     def database(name: str) -> Path:
@@ -44,7 +44,7 @@ def reader(folder: Path) -> Callable[[Mapping[str, Any]], SqlTask]:
         answerable = bool(golds) if row.answerable is None else row.answerable
         if answerable != bool(golds):
             said = "answerable, but without gold_sql" if answerable else "unanswerable, but with gold_sql"
-            raise TaskFault(f"{row.id} is {said}")
+            raise TaskFaultError(f"{row.id} is {said}")
         # The words of some unanswerable questions ask for a query that says so; it is kept as the original one.
         told = row.gold_sql_original if not answerable else None
         return SqlTask(
@@ -66,11 +66,11 @@ def reader(folder: Path) -> Callable[[Mapping[str, Any]], SqlTask]:
 
 
 def _databases(row: _Row) -> list[str]:
-    further: list[str] = []
+    found: list[Any] = [row.db_path]
     for name, value in (row.model_extra or {}).items():
         if _DATABASE in name and value:
-            further += value if isinstance(value, list) else [value]
-    wrong = [value for value in further if not isinstance(value, str)]
-    if wrong:
-        raise TaskFault(f"a further {_DATABASE} must be a path, not {wrong[0]!r}")
-    return list(dict.fromkeys((row.db_path, *further)))
+            found += value if isinstance(value, list) else [value]
+    for name in found:
+        if not isinstance(name, str):
+            raise TaskFaultError(f"a further {_DATABASE} must be a path, not {name!r}")
+    return list(dict.fromkeys(found))

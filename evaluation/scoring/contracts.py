@@ -94,7 +94,9 @@ def _stands(task: ContractTask, quote: Quote) -> bool:
 
 
 def _is_evidence(task: ContractTask, quote: Quote) -> bool:
-    on_page = [one for one in task.evidence if quote.page is not None and one.page <= quote.page <= one.page_end]
+    on_page = [
+        one for one in task.evidence if quote.page is not None and one.page <= quote.page <= one.page_end
+    ]
     least = min((len(words(one.text)) for one in on_page), default=0)
     return bool(on_page) and len(words(quote.text)) >= min(_QUOTED_WORDS, least)
 

@@ -56,20 +56,23 @@ class SqlScorer:
         """For each accepted query what it returns on each database; given rows were seen on the first alone."""
         if task.rows is not None:
             return [(task.rows,)]
-        readings = [
-            tuple(self._gold(database, sql) for database in databases)
-            for sql in task.golds
+        readings = [tuple(self._gold(database, sql) for database in databases) for sql in task.golds]
+        good = [
+            tuple(rows for rows in reading if rows is not None) for reading in readings if None not in reading
         ]
-        good = [tuple(rows for rows in reading if rows is not None) for reading in readings if None not in reading]
         if task.golds and not good:
-            raise BadTaskError(f"no accepted query of {task.id} runs within {_SECONDS:g} s and {_MAX_ROWS} rows")
+            raise BadTaskError(
+                f"no accepted query of {task.id} runs within {_SECONDS:g} s and {_MAX_ROWS} rows"
+            )
         return good
 
     def _says_so(self, task: SqlTask, sql: str, databases: Sequence[Path]) -> bool:
         """Whether the query is the one that the task itself asks for where there is no answer."""
         said = [self._gold(databases[0], refusal) for refusal in task.refusals]
         found = self._gold(databases[0], sql) if said else None
-        return found is not None and any(rows is not None and holds(found, rows, ordered=True) for rows in said)
+        return found is not None and any(
+            rows is not None and holds(found, rows, ordered=True) for rows in said
+        )
 
 
 def _gold(database: Path, sql: str) -> Rows | None:

@@ -37,7 +37,9 @@ _EMPTY = frozenset(  # any two clauses share these
     "which will with".split()
 )
 _WORD = re.compile(r"[^\W_]+")
-_SAME = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00ad": None})
+_SAME = str.maketrans(
+    "\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--", "\u00ad"
+)  # curly quotes, dashes; soft hyphens
 
 
 def plain(text: str) -> str:
@@ -47,7 +49,8 @@ def plain(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words that count: dates as ISO 8601 has them, numbers in digits, plurals as singulars; none of
-    those that every text is full of, unless there are no others."""
+    those that every text is full of, unless there are no others.
+    """
     text = plain(text)
     for pattern in _DATES:
         text = pattern.sub(_iso, text)

@@ -29,7 +29,9 @@ class Verdict(BaseModel):
 
     outcome: Outcome
     note: str = Field("", description="Why, in words.")
-    empty_gold: bool = Field(False, description="Every accepted query returns nothing: to agree says little.")
+    empty_gold: bool = Field(
+        default=False, description="Every accepted query returns nothing: to agree says little."
+    )
     page_correct: bool | None = Field(
         None, description="Some quote stands on the page it names, and that is a page of the evidence."
     )

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tools.content import as_content
 
-PIECES = st.sampled_from(["<", "</", "content", ">", "CONTENT", "\u200b", " ", "/", "|", "im_end", "s", "[INST]", "x"])
+PIECES = st.sampled_from(
+    ["<", "</", "content", ">", "CONTENT", "\u200b", " ", "/", "|", "im_end", "s", "[INST]", "x"]
+)
 
 
 def inside(fenced: str) -> str:
@@ -20,7 +22,9 @@ def inside(fenced: str) -> str:
     return body
 
 
-@pytest.mark.parametrize("text", ["", "a < b and c > d", "<p>one</p>", "x[1]", "<content", "&lt;", "tab\tnew\nline\r"])
+@pytest.mark.parametrize(
+    "text", ["", "a < b and c > d", "<p>one</p>", "x[1]", "<content", "&lt;", "tab\tnew\nline\r"]
+)
 def test_ordinary_text_reaches_the_model_as_it_is(text: str):
     assert inside(as_content(text, "rows")) == text.replace("<content", "&#60;content")
 
