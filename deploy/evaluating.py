@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from agents.manifest import Agent
+from agents.manifest import Agent, ManifestError
 from deploy.contestants import Contestant, contestant
 from deploy.errors import FlywheelError
 from deploy.settings import Settings
-from evaluation import episodes, formats, report, running
+from evaluation import episodes, formats, report, running, workbench
 from evaluation.baselines import FullContext
-from evaluation.comparison import ComparisonError, compare
-from evaluation.episodes import Episode, EpisodeFileError, Journal
-from evaluation.formats import TaskFileError
-from evaluation.report import Report, ReportError
+from evaluation.comparison import compare
+from evaluation.episodes import Episode, Journal
+from evaluation.errors import EvaluationError
+from evaluation.report import Report
 from evaluation.results import METRICS, Result
-from evaluation.running import HopelessError, Setting
 from evaluation.scoring.sql import SqlScorer
-from evaluation.tasks import SqlTask, Task
-from evaluation.workbench import Deployed, Workbench, WorkbenchError
+from evaluation.tasks import ContractTask, SqlTask, Task
+from evaluation.workbench import Deployed
 from feedback.events import Sampling
 from tools import knowledge
+from tools.documents.library import Library
+from tools.embedding import Embedder, EmbeddingError, open_embedder
+from tools.knowledge import Knowledge
 
 _SCORED_AT_ONCE = 4
 
@@ -84,14 +87,7 @@ def examine(settings: Settings, asked: Examination) -> Report:
         if other is not None:
             against = compare(results, other.results, model=str(other.run.get("model")))
             found = found.model_copy(update={"against": against})
-    except (
-        TaskFileError,
-        EpisodeFileError,
-        ReportError,
-        WorkbenchError,
-        HopelessError,
-        ComparisonError,
-    ) as error:
+    except (EvaluationError, ManifestError, EmbeddingError) as error:
         raise FlywheelError(str(error)) from error
     except KeyboardInterrupt:
         console.print(
@@ -146,31 +142,33 @@ async def _ask(
     journal: Journal,
     console: Console,
 ) -> None:
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    async with AsyncExitStack() as stack:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         model = await contestant(
             settings, asked.model, session, url=asked.url, key_variable=asked.key_variable
         )
-        bench = _bench(settings, asked, agent, tasks, model)
-        with _bar(console) as bar:
-            done = sum(journal.is_done(task.id) for task in tasks)
-            row = bar.add_task("asking", total=len(tasks), completed=done, note="")
-            invalid = 0
+        given = await stack.enter_async_context(_given(settings, asked, agent, tasks, model))
+        bar = stack.enter_context(_bar(console))
+        row = bar.add_task(
+            "asking", total=len(tasks), completed=sum(journal.is_done(task.id) for task in tasks), note=""
+        )
+        invalid = 0
 
-            def ended(episode: Episode) -> None:
-                nonlocal invalid
-                invalid += episode.status == "invalid"
-                bar.update(row, advance=1, note=f"{invalid} invalid" if invalid else "")
+        def ended(episode: Episode) -> None:
+            nonlocal invalid
+            invalid += episode.status == "invalid"
+            bar.update(row, advance=1, note=f"{invalid} invalid" if invalid else "")
 
-            await running.run(
-                tasks,
-                journal,
-                prepare=bench,
-                model_of=lambda task: model.of(task, tasks),
-                sampling=Sampling(temperature=asked.temperature, max_tokens=running.MAX_TOKENS),
-                concurrency=asked.concurrency,
-                done=ended,
-            )
+        await running.run(
+            tasks,
+            journal,
+            given=given,
+            model_of=lambda task: model.of(task, tasks),
+            sampling=Sampling(temperature=asked.temperature, max_tokens=running.MAX_TOKENS),
+            concurrency=asked.concurrency,
+            done=ended,
+        )
 
 
 def _scored(
@@ -186,19 +184,36 @@ def _scored(
     return results
 
 
-def _bench(
+@asynccontextmanager
+async def _given(
     settings: Settings, asked: Examination, agent: Agent, tasks: Sequence[Task], model: Contestant
-) -> Callable[[Task], Setting]:
+) -> AsyncIterator[running.Given]:
+    """What the agent works with on each task."""
     if asked.full_context:
+        if not all(isinstance(task, ContractTask) for task in tasks):
+            raise FlywheelError("--full-context gives a contract whole: these tasks are about databases")
         window = asked.window or model.window
         if window is None:
             raise FlywheelError(f"how much {asked.model} can read is not known: say --window TOKENS")
-        return FullContext(agent, window).prepare
+        yield FullContext(agent, window).given
+        return
     deployed = None
     if any(isinstance(task, SqlTask) and not task.databases for task in tasks):
-        known = knowledge.Knowledge(knowledge.read(settings.knowledge.file), url=settings.knowledge.url)
-        deployed = Deployed(known, settings.sql.databases)
-    return Workbench(agent, deployed).prepare
+        known = Knowledge(knowledge.read(settings.knowledge.file), url=settings.knowledge.url)
+        deployed = Deployed(known, settings.sql.databases[0])
+    library = Library(settings.var / "evaluations" / "documents", _embedder(settings, agent, tasks))
+    async with workbench.opened(agent, deployed, library) as bench:
+        yield bench.given
+
+
+def _embedder(settings: Settings, agent: Agent, tasks: Sequence[Task]) -> Embedder | None:
+    """For searches by meaning, where any can be made: it takes a while to be ready."""
+    own = agent.tools.documents
+    searches = (
+        own is not None and agent.limits.turns > 1 and (own.offer is None or "search_meaning" in own.offer)
+    )
+    reads = searches and any(isinstance(task, ContractTask) for task in tasks)
+    return open_embedder(settings.embedding) if reads else None
 
 
 def _bar(console: Console) -> Progress:

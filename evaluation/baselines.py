@@ -1,5 +1,7 @@
 """Baselines: what a model does without what the agent has. (Single-turn SQL is the agent itself with one turn.)"""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,14 +45,14 @@ class FullContext:
         self._knowledge = Knowledge([])
         self._whole = lru_cache(maxsize=256)(self._read)
 
-    def prepare(self, task: Task) -> Setting:
-        """The contract before the question, in one message. Raises `WorkbenchError` where there is none."""
-        if not isinstance(task, ContractTask):
-            raise WorkbenchError("--full-context gives a contract whole: these tasks are about databases")
+    @asynccontextmanager
+    async def given(self, task: Task) -> AsyncIterator[Setting]:
+        """The contract before the question, in one message."""
+        assert isinstance(task, ContractTask), "whoever opens it knows the tasks"
         text, cut = self._whole(task.path)
         content = f"{as_content(text, f'contract {task.document}')}\n\n{task.asked}"
         message = Message(role="user", content=content)
-        return Setting(self._agent, (message,), self._knowledge, pages_cut=cut)
+        yield Setting(self._agent, (message,), self._knowledge, pages_cut=cut)
 
     def _read(self, path: Path) -> tuple[str, int]:
         pages = path.read_text("utf-8").split("\f")

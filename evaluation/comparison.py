@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evaluation.errors import EvaluationError
 from evaluation.results import METRICS, Result, counted
 from evaluation.statistics import paired_difference
 
 
-class ComparisonError(Exception):
+class ComparisonError(EvaluationError):
     """Two reports that have no task in common."""
 
 

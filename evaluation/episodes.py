@@ -8,10 +8,11 @@ from typing import Any, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evaluation.errors import EvaluationError
 from feedback.events import Call, ModelCall, ToolCall
 
 
-class EpisodeFileError(Exception):
+class EpisodeFileError(EvaluationError):
     """A file of episodes that cannot be gone on with. The message names the file, the fault and the mend."""
 
 

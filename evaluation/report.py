@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evaluation.comparison import Comparison
 from evaluation.episodes import Episode
+from evaluation.errors import EvaluationError
 from evaluation.results import METRICS, Figure, Result, figures
 from evaluation.scoring.contracts import score as score_contract
 from evaluation.scoring.sql import SqlScorer
@@ -24,7 +25,7 @@ _EXAMPLES = 8  # of each outcome that is not right
 _WORST_FIRST = ("hallucination", "wrong", "wrong_refusal", "sql_error", "malformed", "failed")
 
 
-class ReportError(Exception):
+class ReportError(EvaluationError):
     """A report that cannot be read. The message names the file and the fault."""
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 
 from agents import loop
@@ -11,6 +11,7 @@ from agents.loop import EpisodeError, Finished
 from agents.manifest import Agent
 from agents.model import Model
 from evaluation.episodes import Episode, Journal, steps
+from evaluation.errors import EvaluationError
 from evaluation.tasks import Task
 from feedback.events import Call, Message, ModelCall, Sampling
 from tools.knowledge import Knowledge
@@ -21,7 +22,7 @@ _OWN_FAULTS = frozenset({"context_length_exceeded", "content_policy_violation"})
 _HOPELESS = 8  # episodes that are invalid, before any other, after which the rest need not be tried
 
 
-class HopelessError(Exception):
+class HopelessError(EvaluationError):
     """No episode was valid so far. The message says why the last one was not."""
 
 
@@ -36,17 +37,20 @@ class Setting:
     pages_cut: int = 0
 
 
+Given = Callable[[Task], AbstractAsyncContextManager[Setting]]
+
+
 async def run(
     tasks: Sequence[Task],
     journal: Journal,
     *,
-    prepare: Callable[[Task], Setting],
+    given: Given,
     model_of: Callable[[Task], Model],
     sampling: Sampling,
     concurrency: int,
     done: Callable[[Episode], None] = lambda _: None,
 ) -> None:
-    """Ask what the journal holds no valid episode of. `prepare` may block; `done` is called as each ends.
+    """Ask what the journal holds no valid episode of; `done` is called as each ends.
 
     Cancelling leaves in the journal what has ended. Raises `HopelessError` when there is no sense in going on.
     """
@@ -55,7 +59,7 @@ async def run(
 
     async def work(waiting: Iterator[Task]) -> None:
         for task in waiting:
-            episode = await _episode(task, prepare, model_of(task), sampling)
+            episode = await _episode(task, given(task), model_of(task), sampling)
             journal.add(episode)
             ended.append(episode)
             done(episode)
@@ -70,16 +74,16 @@ async def run(
 
 
 async def _episode(
-    task: Task, prepare: Callable[[Task], Setting], model: Model, sampling: Sampling
+    task: Task, opening: AbstractAsyncContextManager[Setting], model: Model, sampling: Sampling
 ) -> Episode:
     started = time.perf_counter()
     calls: tuple[Call, ...] = ()
     cut = 0
     try:
-        setting = await asyncio.to_thread(prepare, task)
-        cut = setting.pages_cut
-        started = time.perf_counter()
-        ended = await _ended(setting, model, sampling)
+        async with opening as setting:
+            cut = setting.pages_cut
+            started = time.perf_counter()
+            ended = await _ended(setting, model, sampling)
         calls, found = ended.calls, {"status": "answered", "text": ended.text}
     except EpisodeError as error:
         status = "failed" if error.code in _OWN_FAULTS else "invalid"

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from evaluation.errors import EvaluationError
 from evaluation.formats import contracts, own, text2sql
 from evaluation.formats.inside import TaskFaultError
 from evaluation.tasks import Task, TaskSet
 
 
-class TaskFileError(Exception):
+class TaskFileError(EvaluationError):
     """A task file that cannot be used. The message names the file, the line and the fault."""
 
 

@@ -22,6 +22,9 @@ from evaluation.scoring.answers import Quote
 from evaluation.scoring.text import overlap, plain, words
 from evaluation.scoring.verdict import Verdict
 from evaluation.tasks import ContractTask
+from tools.documents.index import Index
+from tools.documents.ingest import ingest
+from tools.documents.quotes import check
 
 F1 = 0.5  # of the words, from which an answer is the gold one in other words
 CONTAINED = 0.8  # of the gold's words, from which the answer holds it
@@ -84,13 +87,9 @@ def _all_exist(task: ContractTask, cited: Sequence[Quote]) -> bool | None:
 
 
 def _stands(task: ContractTask, quote: Quote) -> bool:
-    """Whether the quote can be read on its page, or begins there and goes on over the next."""
-    pages = _pages(task.path)
-    if quote.page is None or not 1 <= quote.page <= len(pages):
-        return False
-    sought, here, *further = plain(quote.text), *pages[quote.page - 1 : quote.page + 1]
-    on_next = bool(further) and sought in further[0]
-    return sought in here or (not on_next and sought in " ".join((here, *further)))
+    """Whether the quote can be read on the page that it names."""
+    found = check(_contract(task.path), quote.text, quote.page)
+    return found is not None and found.on_page
 
 
 def _is_evidence(task: ContractTask, quote: Quote) -> bool:
@@ -102,5 +101,5 @@ def _is_evidence(task: ContractTask, quote: Quote) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _pages(path: Path) -> tuple[str, ...]:
-    return tuple(plain(page) for page in path.read_text("utf-8").split("\f"))
+def _contract(path: Path) -> Index:
+    return Index(ingest(path))
