@@ -7,7 +7,7 @@ has a default: an empty file is a working configuration.
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -19,6 +19,8 @@ from feedback.redaction import RedactionOptions
 from feedback.retention import RetentionOptions
 from gateway.config import MOST_WORKERS, Bounds, ExternalModels, IngestOptions, TelemetryOptions
 from gateway.limits.config import LimitsConfig
+from gateway.sources import Databases, DocumentsOptions, McpServers
+from tools.embedding import EmbeddingOptions
 from trainer.config import Options
 
 FILE = "flywheel.toml"
@@ -113,6 +115,9 @@ class AgentsSection(_Section):
     """Which agents are served."""
 
     folders: tuple[Path, ...] = Field((Path("agents/sql_analyst"),), min_length=1)
+    turns: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
+        {}, description="Model calls of an agent, by its name, in place of its manifest's; 1: it calls no tools."
+    )
 
 
 class KnowledgeSection(_Section):
@@ -158,6 +163,10 @@ class Settings(BaseSettings):
     )
     telemetry: TelemetryOptions = TelemetryOptions()
     agents: AgentsSection = AgentsSection()
+    databases: Databases = Field({}, description="Databases that agents may read, by name.")
+    documents: DocumentsOptions = DocumentsOptions()
+    mcp: McpServers = Field({}, description="MCP servers whose tools agents may call, by name.")
+    embedding: EmbeddingOptions = EmbeddingOptions()
     knowledge: KnowledgeSection = KnowledgeSection()
     bounds: Bounds = Bounds()
     ingest: IngestOptions = IngestOptions()
@@ -235,6 +244,7 @@ def load(path: Path | None = None) -> Settings:
     )
     settings = settings.model_copy(update={"feedback": feedback})
     anchored = {name: _anchored(value, root) for name, value in settings}
+    anchored |= _sources(settings, root)
     anchored["kafka"] = settings.kafka and _with_files(settings.kafka, root)
     return settings.model_copy(update={**anchored, "root": root})
 
@@ -281,7 +291,23 @@ def _in_one_line(error: ValidationError, file: Path) -> str:
 
 def _anchored_url(url: str, root: Path) -> str:
     scheme, separator, path = url.partition(":///")
-    return f"{scheme}:///{root / path}" if scheme == "sqlite" and separator and path else url
+    return f"{scheme}:///{root / path}" if scheme in ("sqlite", "duckdb") and separator and path else url
+
+
+def _sources(settings: Settings, root: Path) -> dict[str, Any]:
+    """What agents' tools read, wherever the command is run."""
+    databases = {
+        name: source.model_copy(update={"url": _anchored_url(source.url, root)})
+        for name, source in settings.databases.items()
+    }
+    servers = {
+        name: source.model_copy(update={"folder": source.folder and root / source.folder})
+        for name, source in settings.mcp.items()
+    }
+    documents = settings.documents.model_copy(update={"folder": root / settings.documents.folder})
+    model = settings.embedding.folder
+    embedding = settings.embedding.model_copy(update={"folder": model and root / model})
+    return {"databases": databases, "mcp": servers, "documents": documents, "embedding": embedding}
 
 
 def _with_files(kafka: KafkaOptions, root: Path) -> KafkaOptions:

@@ -25,7 +25,7 @@ from feedback.redaction import Redactor, redacting
 from feedback.relay import Relay
 from feedback.store import BackgroundResponses, Deletions, Keys, Ratings, Replies, Store, Usage
 from feedback.store.retention import Retention
-from gateway import errors, external
+from gateway import errors, external, manifests
 from gateway.auth import Auth
 from gateway.background import HOLD, KEEP, Background
 from gateway.config import ConfigError, GatewayConfig
@@ -68,6 +68,7 @@ from gateway.state import Gateway
 from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
 from gateway.telemetry.lag import watched
+from gateway.tooling import tooling
 from gateway.workers.board import Board
 from gateway.workers.counter import LeaderCounter
 from gateway.workers.forward import Forward
@@ -116,12 +117,7 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
 
 
 def _load_agents(config: GatewayConfig) -> Mapping[str, Agent]:
-    agents: dict[str, Agent] = {}
-    for folder in config.agents:
-        agent = Agent.load(folder)
-        if agent.name in agents:
-            raise ConfigError(f"{folder}: another agent is called {agent.name} already")
-        agents[agent.name] = agent
+    agents = manifests.load(config.agents, config.turns, config)
     if config.base_model in agents:
         raise ConfigError(f"{config.base_model} is the name of an agent and of the base model: rename one")
     return agents
@@ -163,6 +159,7 @@ async def _opened(
         siblings = [outboxes.path_of(config.outbox_path, number) for number in place.others]
         records = Records(store, delivery, siblings)
         recorder = Recorder(delivery)
+        tools = await stack.enter_async_context(tooling(config, agents.values()))
         invoker = Invoker(
             session,
             pool,
@@ -230,6 +227,7 @@ async def _opened(
             responses=stored,
             background=background,
             external_chat=external_chat,
+            tooling=tools,
             passthrough=passthrough,
             records=records,
             rater=Rater(agents, recorder, records, Ratings(store), telemetry),

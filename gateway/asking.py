@@ -35,15 +35,16 @@ async def ask(
     metadata: dict[str, str],
     turn: Turn | None = None,
 ) -> Asked:
-    """Begin the answer of the agent behind the name `model`. Raises `ApiError` (400, 404, 429), `StoreError`."""
+    """Begin the answer of the agent behind the name `model`. Raises `ApiError` (400, 404, 429, 503), `StoreError`."""
     gateway = gateway_of(request)
     seconds = requested_seconds(request.headers.get(TIMEOUT_HEADER))
+    tools = await gateway.tooling.toolbox(agent, metadata, caller.tenant)
     meter = await Meter.admit(
         gateway.limits,
         caller,
         agent.name,
         characters=sum(len(message.text) for message in messages),
-        completion=min(sampling.max_tokens or agent.limits.max_tokens, agent.limits.max_tokens),
+        completion=_most_tokens(agent, sampling),
     )
     try:
         target = gateway.serving.resolve(
@@ -66,7 +67,15 @@ async def ask(
             metadata=metadata,
             turn=turn,
             seconds=seconds,
+            tools=tools,
         )
     )
     answer.when_over(lambda calls: meter.settle(None if calls is None else used_by(calls)))
     return Asked(answer, target, {"x-policy": target.policy, **meter.headers})
+
+
+def _most_tokens(agent: Agent, sampling: Sampling) -> int:
+    """What one request may generate."""
+    limits = agent.limits
+    most = limits.turns * min(sampling.max_tokens or limits.max_tokens, limits.max_tokens)
+    return most if limits.total_tokens is None else min(most, limits.total_tokens)

@@ -21,6 +21,8 @@ from feedback.policies import base_policy
 from feedback.redaction import RedactionOptions
 from feedback.retention import RetentionOptions
 from gateway.limits.config import LimitsConfig
+from gateway.sources import Databases, DocumentsOptions, McpServers
+from tools.embedding import EmbeddingOptions
 
 MOST_WORKERS = 64
 _LEAST_OUTBOX = 16_384  # bytes
@@ -187,6 +189,13 @@ class GatewayConfig(BaseModel):
         description="Digest of the base model's weights; the base policy of an agent is `<agent>@base-<digest>`.",
     )
     agents: tuple[Path, ...] = Field(min_length=1, description="Folders that each hold a `manifest.toml`.")
+    turns: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
+        {}, description="Model calls of an agent, by its name, in place of what its manifest says; 1: no tools."
+    )
+    databases: Databases = Field({}, description="Databases that agents may read, by name.")
+    documents: DocumentsOptions = DocumentsOptions()
+    mcp: McpServers = Field({}, description="MCP servers whose tools agents may call, by name.")
+    embedding: EmbeddingOptions = Field(EmbeddingOptions(), description="What makes texts searchable by meaning.")
     knowledge: Path = Field(description="Knowledge file (TOML) that the agents retrieve from.")
     qdrant_url: str | None = Field(
         None, description="Qdrant server; None: the knowledge is indexed in this process."

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from feedback.events import Message, ModelCall, RequestFinished, Turn
+from feedback.events import Message, ModelCall, RequestFinished, ToolCall, Turn
 from gateway.response_items import answer_items, items_of
 
 
@@ -38,7 +38,9 @@ def answer_of(event: RequestFinished) -> Message | None:
     """What was answered, as far as the request came; None where there is nothing."""
     call = next((call for call in reversed(event.calls) if isinstance(call, ModelCall)), None)
     text = event.output
-    calls = () if call is None else call.tool_calls
+    # An agent's tools are run here: what it calls is none of the client's.
+    own = any(isinstance(one, ToolCall) for one in event.calls)
+    calls = () if call is None or own else call.tool_calls
     reasoning = None if call is None else call.reasoning
     if text is None and event.status == "completed" and not calls:
         text = ""

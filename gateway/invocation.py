@@ -14,20 +14,22 @@ import aiohttp
 from agents.loop import EpisodeError, Finished, run
 from agents.manifest import Agent
 from agents.model import Delta
-from feedback.events import Call, Message, RequestFinished, Sampling, Status, ToolCall, Turn
+from feedback.events import Call, Message, RequestFinished, Sampling, Status, Turn
 from feedback.outbox import OutboxError
 from feedback.store import Key
 from gateway.errors import ApiError
 from gateway.keeper import Keeper
 from gateway.pool import Pool, PooledModel
+from gateway.progress import Progress, Step, waited
 from gateway.recorder import Recorder
 from gateway.serving import Serving, Target
 from gateway.telemetry import AgentOutcome, Telemetry, call_trace
 from gateway.trace import Trace
 from tools.knowledge import Knowledge
+from tools.toolbox import Toolbox
 
 _COMPLETE = {"stop", "length"}
-_Parts = asyncio.Queue[Delta | ToolCall | None]
+_Steps = asyncio.Queue[Step | None]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Invocation:
     metadata: dict[str, str]
     turn: Turn | None = None
     seconds: float | None = None  # what the client is ready to wait; the agent's own limit holds as well
+    tools: Toolbox | None = None
+    progress: Progress = field(default_factory=Progress)
     started: float = field(default_factory=time.perf_counter)
     started_ns: int = field(default_factory=time.time_ns)
     calls_ns: list[int] = field(default_factory=list)
@@ -64,20 +68,19 @@ class _Outcome:
 
 
 class Answer:
-    """An answer that is being made. Read `parts` to the end, then `finished`; or `cancel`."""
+    """An answer that is being made. Read `steps` to the end, then `finished`; or `cancel`."""
 
     def __init__(
         self,
         invocation: Invocation,
         task: asyncio.Task[Finished],
-        queue: _Parts,
+        queue: _Steps,
         event: asyncio.Future[RequestFinished],
     ) -> None:
         self._invocation = invocation
         self._task = task
         self._queue = queue
         self._event = event
-        self._tools = 0.0
         task.add_done_callback(lambda _: queue.put_nowait(None))
 
     @property
@@ -85,20 +88,19 @@ class Answer:
         """What was recorded, however the request ended; None until then, and for ever where the record failed."""
         return self._event.result() if self._event.done() else None
 
-    async def parts(self) -> AsyncIterator[Delta | ToolCall]:
+    async def steps(self) -> AsyncIterator[Step]:
         """What is done, as it is done; ends when nothing more will come, for whatever reason."""
-        while (part := await self._queue.get()) is not None:
-            if isinstance(part, ToolCall):
-                self._tools += part.latency
-            yield part
+        while (step := await self._queue.get()) is not None:
+            yield step
 
     @property
     def waited(self) -> float:
-        """Seconds that have gone to tools and the model server, as far as `parts` has been read or it is over."""
+        """Seconds that have gone to tools and the model server so far."""
         if self.event is not None:
-            return sum(call.latency for call in self.event.calls)
-        begun = self._invocation.calls_ns
-        return self._tools + ((time.time_ns() - begun[-1]) / 1e9 if begun else 0.0)
+            return waited(self.event.calls)
+        progress, begun = self._invocation.progress, self._invocation.calls_ns
+        generating = (time.time_ns() - begun[-1]) / 1e9 if len(begun) > progress.model_calls else 0.0
+        return waited(progress.calls) + generating
 
     async def finished(self) -> Finished:
         """The whole answer, recorded. Raises `EpisodeError`, `OutboxError`; `ApiError` when a shutdown cut it short.
@@ -163,7 +165,7 @@ class Invoker:
         """Begin at once; the policy counts as in use until the request has been recorded."""
         leave = self._serving.enter(invocation.target.policy)
         self._telemetry.enter(invocation.agent.name)
-        queue: _Parts = asyncio.Queue()
+        queue: _Steps = asyncio.Queue()
         event: asyncio.Future[RequestFinished] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._answer(invocation, queue, event))
         self._running.add(task)
@@ -185,7 +187,7 @@ class Invoker:
                 await asyncio.wait(late)
 
     async def _answer(
-        self, invocation: Invocation, queue: _Parts, recorded: asyncio.Future[RequestFinished]
+        self, invocation: Invocation, queue: _Steps, recorded: asyncio.Future[RequestFinished]
     ) -> Finished:
         text: list[str] = []
         outcome = _Outcome("failed", error="a defect in the gateway: see its log", code="internal_error")
@@ -195,20 +197,22 @@ class Invoker:
         except EpisodeError as error:
             if error.code == "policy_not_loaded":
                 self._keeper.suspect()
-            outcome = _Outcome("failed", None, f"{error.code}: {error}", error.calls, error.code)
+            calls = invocation.progress.cut_short(f"stopped, as the request failed ({error.code})")
+            outcome = _Outcome("failed", None, f"{error.code}: {error}", calls, error.code)
             raise
         except asyncio.CancelledError:
             why = "the client went away, or cancelled it"
             if self._shut_down:
                 why = "shutting_down: the gateway was shut down"
-            outcome = _Outcome("cancelled", "".join(text), why, code="cancelled")
+            calls = invocation.progress.cut_short(why)
+            outcome = _Outcome("cancelled", "".join(text), why, calls, code="cancelled")
             raise
         finally:
             recorded.set_result(await self._record(invocation, outcome))
         return finished
 
-    async def _generate(self, invocation: Invocation, queue: _Parts, text: list[str]) -> Finished:
-        target = invocation.target
+    async def _generate(self, invocation: Invocation, queue: _Steps, text: list[str]) -> Finished:
+        target, progress = invocation.target, invocation.progress
         model = PooledModel(
             self._pool,
             self._session,
@@ -221,18 +225,19 @@ class Invoker:
         parts = run(
             invocation.agent,
             invocation.messages,
-            model=model,
+            model=progress.watched(model),
             knowledge=self._knowledge,
             sampling=invocation.sampling,
             seconds=invocation.seconds,
+            tools=invocation.tools,
         )
         # Nothing is awaited between two parts: the loop's time limit cancels this task, wherever it is then waiting.
         async for part in parts:
             if isinstance(part, Finished):
                 finished = part
                 continue
-            queue.put_nowait(part)
-            if isinstance(part, Delta):
+            queue.put_nowait(progress.step(part))
+            if isinstance(part, Delta) and part.final:
                 text.append(part.text)
         assert finished is not None, "the loop ends with Finished or raises"
         if finished.finish_reason not in _COMPLETE:

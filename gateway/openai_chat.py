@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
+import orjson
 from pydantic import Field, field_validator, model_validator
 
-from agents.loop import Finished
+from agents.loop import Finished, ToolStarted
 from agents.manifest import Agent
 from agents.model import Delta, Token
 from feedback.events import Call, Message, ModelCall, RequestFinished, Sampling, ToolCall
 from gateway.answer_format import FormatKind, SchemaName, check_format
 from gateway.errors import ApiError
+from gateway.progress import Step
 from gateway.sse import frame
 from gateway.wire import Body, Refused
 
@@ -77,10 +79,13 @@ class ChatMessage(Body):
 
 
 class StreamOptions(Body):
-    """Options of a streamed answer."""
+    """Options of a streamed answer. OpenAI has no `include_steps`: see `ChatFormat`."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
+    include_steps: bool | None = Field(
+        None, description="Tell of what the agent does, in `flywheel.step` of chunks without text."
+    )
 
 
 class JsonSchema(Body):
@@ -225,7 +230,12 @@ def recorded(
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """The answer's side, for one request."""
+    """The answer's side, for one request.
+
+    A chat completion has no place for what an agent does before it answers, and no client expects it. Who asks for it
+    by `stream_options.include_steps` gets it in chunks of its own, whose delta is empty, as `flywheel.step`: `call` is
+    the call's index in the request, which a rating of it names; `status` is in_progress, completed or failed.
+    """
 
     request_id: str
     policy: str
@@ -247,9 +257,13 @@ class ChatFormat:
         """See `gateway.streaming.Form`."""
         return frame(self._chunk({"role": "assistant", "content": "", "refusal": None}))
 
-    def piece(self, part: Delta | ToolCall) -> bytes:
-        """See `gateway.streaming.Form`. What the agent does beside writing has no place in a chat completion."""
-        if isinstance(part, ToolCall) or not (part.text or self.body.logprobs):
+    def piece(self, step: Step) -> bytes:
+        """See `gateway.streaming.Form`."""
+        part = step.part
+        if not isinstance(part, Delta):
+            told = {"flywheel": {"step": {"call": step.call, **_told(part)}}}
+            return frame({**self._chunk({}), **told}) if self._options.include_steps else b""
+        if not part.final or not (part.text or self.body.logprobs):
             return b""
         chunk = self._chunk({"content": part.text}, logprobs=self._logprobs(part.tokens))
         return frame(chunk, obfuscate=bool(self._options.include_obfuscation))
@@ -292,6 +306,21 @@ class ChatFormat:
             "service_tier": "default",
             "system_fingerprint": self.policy,
         }
+
+
+def _told(part: ToolStarted | ToolCall) -> dict[str, Any]:
+    """What a tool is asked, and what comes of it. Arguments and output are text, as OpenAI has them."""
+    if isinstance(part, ToolStarted):
+        return {"name": part.name, "status": "in_progress", "arguments": part.arguments}
+    done = {"name": part.name, "arguments": as_text(part.arguments), "seconds": round(part.latency, 6)}
+    if part.error is not None:
+        return {**done, "status": "failed", "error": part.error}
+    return {**done, "status": "completed", "output": as_text(part.result)}
+
+
+def as_text(value: Any) -> str:
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def sampled(calls: Iterable[Call]) -> list[Token]:

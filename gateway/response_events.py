@@ -4,20 +4,21 @@ An item of the answer begins with its first piece. That it is complete is said w
 recorded: who acts on a function call, or shows an answer as final, then acts on what cannot be lost any more.
 """
 
+from collections import deque
+from functools import partial
 from typing import Any, NamedTuple
 
-from agents.loop import Finished
+from agents.loop import RETRIEVAL, Finished, ToolStarted
 from agents.model import Delta
 from feedback.events import RequestFinished, ToolCall, Turn
 from gateway.errors import ApiError
 from gateway.openai_chat import logprob
 from gateway.openai_response import error_object, opened, response_object
 from gateway.openai_responses import ResponsesBody
-from gateway.response_items import answer_id, call_item, hexadecimal
+from gateway.progress import Step
+from gateway.response_items import answer_id, call_item, hexadecimal, said_item
 from gateway.sse import frame
 
-_KNOWN_LATER = {"output", "error", "results"}
-_STEPS = {"file_search_call": ("in_progress", "searching"), "mcp_call": ("in_progress",)}
 _EMPTY: dict[str, dict[str, Any]] = {
     "message": {"role": "assistant", "content": []},
     "reasoning": {"summary": [], "content": []},
@@ -59,16 +60,29 @@ class ResponseEvents:
         self._number = 0
         self._items = 0  # how many output items have been added
         self._begun: dict[tuple[str, int], int] = {}  # kind and number of an answer's item → where it is
+        self._running: deque[tuple[str, int]] = deque()  # tools: their arguments, and where their items are
+        self._said = 0, ""  # by the model, in which call: nobody knows yet whether it goes on to call tools
 
     def start(self) -> bytes:
         """See `Form`."""
         created = self._event("response.created", response=self._opened)
         return created + self._event("response.in_progress", response=self._opened)
 
-    def piece(self, part: Delta | ToolCall) -> bytes:
-        """See `Form`. A tool call of an agent comes when it is over, all its events at once."""
+    def piece(self, step: Step) -> bytes:
+        """See `Form`."""
+        part = step.part
+        if isinstance(part, ToolStarted):
+            return self._said_before() + self._tool_begun(part, step.call)
         if isinstance(part, ToolCall):
-            return self._tool_call(part)
+            return self._tool_over(part, step.call)
+        if part.final:
+            return self.text(part)
+        before = self._said[1] if self._said[0] == step.call else ""
+        self._said = step.call, before + part.text
+        return b""
+
+    def text(self, part: Delta) -> bytes:
+        """A piece of the answer."""
         begun = self._begin("message")
         tokens = part.tokens if self._body.includes("message.output_text.logprobs") else ()
         if not (part.text or tokens):
@@ -105,7 +119,7 @@ class ResponseEvents:
             if item["type"] == "function_call":
                 ends.append(self._end(item, calls))
                 calls += 1
-            elif item["type"] in _EMPTY:
+            elif item["type"] in _EMPTY and item["id"] == answer_id(item["type"], self._id):
                 ends.append(self._end(item, 0))
         return b"".join(ends) + self._event(f"response.{response['status']}", response=response)
 
@@ -115,38 +129,75 @@ class ResponseEvents:
         failed = {**response, "status": "failed", "error": error_object(problem.code, problem.message)}
         return self._event("response.failed", response=failed)
 
-    def _tool_call(self, call: ToolCall) -> bytes:
-        results = self._body.includes("file_search_call.results")
-        item = call_item(call, f"{hexadecimal(self._id)}_{self._items}", self._agent, results=results)
-        index = self._items
-        self._items += 1
-        begun = {name: value for name, value in item.items() if name not in _KNOWN_LATER}
-        steps = [*_STEPS[item["type"]], item["status"]]
-        if steps[-1] == "failed" and item["type"] == "file_search_call":
-            steps.pop()  # there is no such event: the item alone says it
+    def _tool_begun(self, tool: ToolStarted, call: int) -> bytes:
+        """What announces a call, and that it runs."""
+        name = f"mcp_{hexadecimal(self._id)}_{call}"
+        item = {"id": name, "type": "mcp_call", "server_label": self._agent, "name": tool.name}
+        where = {"output_index": self._items, "item_id": name}
+        self._running.append((tool.arguments, self._items))
         return b"".join(
             (
-                self._event(
-                    "response.output_item.added", output_index=index, item={**begun, "status": "in_progress"}
-                ),
-                *(
-                    self._event(f"response.{item['type']}.{step}", output_index=index, item_id=item["id"])
-                    for step in steps
-                ),
+                self._add({**item, "status": "in_progress", "arguments": ""}),
+                self._event("response.mcp_call.in_progress", **where),
+                self._event("response.mcp_call_arguments.done", **where, arguments=tool.arguments),
+            )
+        )
+
+    def _tool_over(self, call: ToolCall, number: int) -> bytes:
+        """What says how a call ended. The retrieval, which comes first of all, is announced with it."""
+        results = self._body.includes("file_search_call.results")
+        show = partial(call_item, call, self._id, number, self._agent, results=results)
+        if call.name == RETRIEVAL:
+            index, item = self._items, show()
+            begun = {name: value for name, value in item.items() if name != "results"}
+            told = [self._add({**begun, "status": "in_progress"})]
+            steps = ["in_progress", "searching"]
+            if item["status"] == "completed":  # there is no event for one that failed: the item alone says it
+                steps.append("completed")
+        else:
+            arguments, index = self._running.popleft()
+            told, item = [], show(arguments=arguments)
+            steps = [item["status"]]
+        where = {"output_index": index, "item_id": item["id"]}
+        told += [self._event(f"response.{item['type']}.{step}", **where) for step in steps]
+        return b"".join((*told, self._event("response.output_item.done", output_index=index, item=item)))
+
+    def _said_before(self) -> bytes:
+        """What the model said before it called tools, all its events at once; nothing where that was told."""
+        number, text = self._said
+        if not text:
+            return b""
+        index, item = self._items, said_item(text, self._id, number)
+        self._said = number, ""
+        [part] = item["content"]
+        where = {"output_index": index, "item_id": item["id"], "content_index": 0}
+        return b"".join(
+            (
+                self._add({**item, "status": "in_progress", "content": []}),
+                self._event("response.content_part.added", **where, part={**part, "text": ""}),
+                self._event("response.reasoning_text.delta", **where, delta=part["text"]),
+                self._event("response.reasoning_text.done", **where, text=part["text"]),
+                self._event("response.content_part.done", **where, part=part),
                 self._event("response.output_item.done", output_index=index, item=item),
             )
         )
+
+    def _add(self, item: dict[str, Any]) -> bytes:
+        """What announces the next item."""
+        index = self._items
+        self._items += 1
+        return self._event("response.output_item.added", output_index=index, item=item)
 
     def _begin(self, kind: str, number: int = 0, **known: Any) -> bytes:
         """What announces an item of the answer; nothing where it has been."""
         if (kind, number) in self._begun:
             return b""
-        index = self._begun[kind, number] = self._items
-        self._items += 1
+        self._begun[kind, number] = self._items
         self.order.append(kind)
         where = self._where(kind, number)
-        item = {"id": where["item_id"], "type": kind, "status": "in_progress", **_EMPTY[kind], **known}
-        added = self._event("response.output_item.added", output_index=index, item=item)
+        added = self._add(
+            {"id": where["item_id"], "type": kind, "status": "in_progress", **_EMPTY[kind], **known}
+        )
         if kind not in _PARTS:
             return added
         part = _PARTS[kind]

@@ -15,7 +15,7 @@ from feedback.events import Message
 from gateway.errors import ApiError
 from gateway.wire import Body
 
-_OWN_CALL = re.compile(r"(fs|mcp)_[0-9a-f]{32}_\d+")
+_OWN_CALL = re.compile(r"(fs|mcp|rs)_[0-9a-f]{32}_\d+")
 _TEXTS = {
     "input_text": "text",
     "output_text": "text",
@@ -75,13 +75,13 @@ def _text(part: Any) -> str:
 
 
 def is_own_call(item: Any) -> bool:
-    """Whether a client sends back the item of a tool call that it had from here.
+    """Whether a client sends back the item of a tool call that it had from here, or what was said beside one.
 
-    Nobody reads it: an agent retrieves anew for every question, and what it found before is in the record.
+    Nobody reads it: an agent looks anew for every question, and what it found before is in the record.
     """
     return (
         isinstance(item, dict)
-        and item.get("type") in ("file_search_call", "mcp_call")  # it may be unhashable
+        and item.get("type") in ("file_search_call", "mcp_call", "reasoning")  # it may be unhashable
         and _OWN_CALL.fullmatch(str(item.get("id"))) is not None
     )
 

@@ -6,15 +6,13 @@ in OpenAI's API these are the calls that the server makes, so that a client show
 itself, as it would with a `function_call`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-
-import orjson
 
 from agents.loop import RETRIEVAL
 from agents.model import Token
-from feedback.events import Call, Message, ToolCall
-from gateway.openai_chat import logprob
+from feedback.events import Call, Message, ModelCall, ToolCall
+from gateway.openai_chat import as_text, logprob
 
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
@@ -101,33 +99,56 @@ def _function_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def call_items(calls: Iterable[Call], request_id: str, agent: str, *, results: bool) -> list[dict[str, Any]]:
-    """The tool calls among what an agent did, in order."""
-    tools = [call for call in calls if isinstance(call, ToolCall)]
-    return [
-        call_item(call, f"{hexadecimal(request_id)}_{n}", agent, results=results)
-        for n, call in enumerate(tools)
-    ]
+    """What an agent did before it answered, in order: its tool calls, and what its model said beside them.
+
+    The number in the id of an item is the index of its call, which a rating of that call names.
+    """
+    items: list[dict[str, Any]] = []
+    asked: Iterator[dict[str, Any]] = iter(())
+    for number, call in enumerate(calls):
+        if isinstance(call, ModelCall) and call.tool_calls:
+            asked = iter(call.tool_calls)
+            if call.text:
+                items.append(said_item(call.text, request_id, number))
+        elif isinstance(call, ToolCall):
+            written = None if call.name == RETRIEVAL else next(asked, None)
+            arguments = None if written is None else written["function"]["arguments"]
+            items.append(call_item(call, request_id, number, agent, arguments=arguments, results=results))
+    return items
 
 
-def call_item(call: ToolCall, name: str, agent: str, *, results: bool) -> dict[str, Any]:
-    """A tool call that is over. `results`: with what a retrieval has found (`file_search_call.results`)."""
+def said_item(text: str, request_id: str, number: int) -> dict[str, Any]:
+    """What a model said before it called tools: not the answer, and shown as what led to it."""
+    part = {"type": "reasoning_text", "text": text}
+    name = f"rs_{hexadecimal(request_id)}_{number}"
+    return {"id": name, "type": "reasoning", "status": "completed", "summary": [], "content": [part]}
+
+
+def call_item(
+    call: ToolCall, request_id: str, number: int, agent: str, *, arguments: str | None = None, results: bool
+) -> dict[str, Any]:
+    """A tool call that is over: `arguments` as the model wrote them, where it did.
+
+    `results`: with what a retrieval has found (`file_search_call.results`).
+    """
+    name = f"{hexadecimal(request_id)}_{number}"
+    status = "completed" if call.error is None else "failed"
     if call.name == RETRIEVAL:
         return {
             "id": f"fs_{name}",
             "type": "file_search_call",
-            "status": "completed" if call.error is None else "failed",
+            "status": status,
             "queries": [str(call.arguments.get("query", ""))],
             "results": _found(call) if results else None,
         }
-    output = call.result if isinstance(call.result, str) else orjson.dumps(call.result).decode()
     return {
         "id": f"mcp_{name}",
         "type": "mcp_call",
-        "status": "completed" if call.error is None else "failed",
+        "status": status,
         "server_label": agent,
         "name": call.name,
-        "arguments": orjson.dumps(call.arguments).decode(),
-        "output": output if call.error is None else None,
+        "arguments": as_text(call.arguments) if arguments is None else arguments,
+        "output": as_text(call.result) if call.error is None else None,
         "error": call.error and _mcp_error(call.error),
     }
 

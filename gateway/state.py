@@ -30,6 +30,7 @@ from gateway.serving import Serving
 from gateway.stored_responses import StoredResponses
 from gateway.telemetry import Telemetry
 from gateway.telemetry.lag import Lag
+from gateway.tooling import Tooling
 from gateway.workers.board import Board
 from gateway.workers.peers import Peers
 
@@ -59,6 +60,7 @@ class Gateway:
     responses: StoredResponses
     background: Background
     external_chat: ExternalChat
+    tooling: Tooling
     passthrough: Passthrough
     records: Records
     rater: Rater

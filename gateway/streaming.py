@@ -9,11 +9,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from agents.loop import Finished
+from agents.loop import Finished, ToolStarted
 from agents.model import Delta
-from feedback.events import RequestFinished, ToolCall
+from feedback.events import RequestFinished
 from gateway.errors import EXPECTED, ApiError, to_api_error
 from gateway.invocation import Answer
+from gateway.progress import Step
 
 T = TypeVar("T")
 
@@ -53,8 +54,8 @@ class Form(Protocol):
         """Before anything else."""
         ...
 
-    def piece(self, part: Delta | ToolCall) -> bytes:
-        """A part of the answer; nothing where this API has no place for it."""
+    def piece(self, step: Step) -> bytes:
+        """A part of the answer, or of what is done for it; nothing where this API has no place for it."""
         ...
 
     def finish(self, answer: Finished, event: RequestFinished) -> bytes:
@@ -93,7 +94,7 @@ class EventStream(Response, ABC):
 
 
 class AnswerStream(EventStream):
-    """Server-sent events. Until the model has begun to answer, an error is an ordinary error response."""
+    """Server-sent events. Until there is something to show, an error is an ordinary error response."""
 
     def __init__(self, answer: Answer, form: Form, headers: dict[str, str]) -> None:
         super().__init__(headers)
@@ -116,9 +117,10 @@ class AnswerStream(EventStream):
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
         try:
-            async for part in self._answer.parts():
-                held += self._form.piece(part)
-                if held and (started or isinstance(part, Delta)):
+            async for step in self._answer.steps():
+                piece = self._form.piece(step)
+                held += piece
+                if held and (started or _begins(step, piece)):
                     await put(held)
                     held = b""
             finished = await self._answer.finished()
@@ -132,6 +134,13 @@ class AnswerStream(EventStream):
         event = self._answer.event
         assert event is not None, "an answer is finished when it has been recorded, not before"
         await put(held + self._form.finish(finished, event), more=False)
+
+
+def _begins(step: Step, piece: bytes) -> bool:
+    """Whether a client is told from here on: of the answer, or of a tool that runs. What was retrieved can wait."""
+    if isinstance(step.part, Delta):
+        return step.part.final
+    return isinstance(step.part, ToolStarted) and bool(piece)
 
 
 async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

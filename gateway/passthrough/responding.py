@@ -65,7 +65,7 @@ class ResponseCapture(Capture):
             said.append(self._events.reasoning(ReasoningDelta(reasoning)))
         if text := delta.get("content"):
             tokens = tuple(Token(entry["token"], entry["logprob"]) for entry in _entries(choice))
-            said.append(self._events.piece(Delta(text, tokens)))
+            said.append(self._events.text(Delta(text, tokens)))
         calls = [*kept.tool_calls]
         for position, piece in enumerate(delta.get("tool_calls") or ()):
             index = piece.get("index", position)
