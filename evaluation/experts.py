@@ -14,6 +14,7 @@ from agents.model import Delta, ModelRequest
 from evaluation.scoring.text import plain
 from evaluation.tasks import ContractTask, SqlTask, Task
 from feedback.events import ModelCall, Usage
+from tools.documents.selection import numbers
 
 Answer = Mapping[str, Any]
 EXPERTS: tuple[str, str] = ("gold", "wrong")
@@ -74,7 +75,7 @@ def gold(task: Task) -> Expert:
         return Expert("gold", first=None, answer=lambda _: _REFUSAL)
     pages = sorted({page for one in task.evidence for page in (one.page, one.page_end)})
     return Expert(
-        "gold", first=("select_pages", {"pages": pages}), answer=lambda shown: _quoting(task, shown)
+        "gold", first=("select_pages", {"pages": numbers(pages)}), answer=lambda shown: _quoting(task, shown)
     )
 
 
