@@ -14,7 +14,6 @@ from agents.model import Delta, ModelRequest
 from evaluation.scoring.text import plain
 from evaluation.tasks import ContractTask, SqlTask, Task
 from feedback.events import ModelCall, Usage
-from tools.documents.selection import numbers
 
 Answer = Mapping[str, Any]
 EXPERTS: tuple[str, str] = ("gold", "wrong")
@@ -24,9 +23,9 @@ class Expert:
     """A `Model` that knows one task. It reads and writes no tokens."""
 
     def __init__(
-        self, policy: str, *, first: tuple[str, Answer] | None, answer: Callable[[str], str]
+        self, policy: str, *, first: Sequence[tuple[str, Answer]] = (), answer: Callable[[str], str]
     ) -> None:
-        """`first` is a tool with its arguments, called if it is offered; `answer` makes the text of what came back."""
+        """`first` are tools with arguments, called if they are offered; `answer` makes the text of what came back."""
         self.policy = policy
         self._first = first
         self._answer = answer
@@ -35,30 +34,34 @@ class Expert:
         """See `agents.model.Model.stream`."""
         shown = [message.text for message in request.messages if message.role == "tool"]
         offered = {tool.name for tool in request.tools} if request.tool_choice != "none" else set()
-        if self._first is not None and self._first[0] in offered and not shown:
-            yield self._call(request, text="", tool=self._first)
+        calls = [(name, arguments) for name, arguments in self._first if name in offered]
+        if calls and not shown:
+            yield self._call(request, calls=calls)
             return
         text = self._answer("\n".join(shown))
         yield Delta(text)
         yield self._call(request, text=text)
 
-    def _call(self, request: ModelRequest, *, text: str, tool: tuple[str, Answer] | None = None) -> ModelCall:
-        calls: tuple[dict[str, Any], ...] = ()
-        if tool is not None:
-            function = {"name": tool[0], "arguments": json.dumps(tool[1])}
-            calls = ({"id": "call_1", "type": "function", "function": function},)
+    def _call(
+        self, request: ModelRequest, *, text: str = "", calls: Sequence[tuple[str, Answer]] = ()
+    ) -> ModelCall:
+        functions = [{"name": name, "arguments": json.dumps(arguments)} for name, arguments in calls]
+        asked = (
+            {"id": f"call_{number}", "type": "function", "function": function}
+            for number, function in enumerate(functions, start=1)
+        )
         return ModelCall(
             policy=self.policy,
             messages=request.messages,
             response_schema=request.response_schema,
             sampling=request.sampling,
             text=text,
-            tool_calls=calls,
+            tool_calls=tuple(asked),
             prompt_token_ids=(),
             completion_token_ids=(),
             logprobs=(),
             usage=Usage(prompt_tokens=0, completion_tokens=0),
-            finish_reason="tool_calls" if tool else "stop",
+            finish_reason="tool_calls" if calls else "stop",
             time_to_first_token=0,
             latency=0,
         )
@@ -66,17 +69,15 @@ class Expert:
 
 def gold(task: Task) -> Expert:
     """Who answers what is held to be right."""
+    if not task.answerable:
+        return Expert("gold", answer=lambda _: _REFUSAL)
     if isinstance(task, SqlTask):
         sql = task.golds[0] if task.golds else _returning(task)
-        if not task.answerable:
-            return Expert("gold", first=None, answer=lambda _: _REFUSAL)
-        return Expert("gold", first=("run_sql", {"sql": sql}), answer=lambda _: format_answer({"sql": sql}))
-    if not task.answerable:
-        return Expert("gold", first=None, answer=lambda _: _REFUSAL)
+        return Expert("gold", first=[("run_sql", {"sql": sql})], answer=lambda _: format_answer({"sql": sql}))
     pages = sorted({page for one in task.evidence for page in (one.page, one.page_end)})
-    return Expert(
-        "gold", first=("select_pages", {"pages": numbers(pages)}), answer=lambda shown: _quoting(task, shown)
-    )
+    # One by one: together they may be more than one answer of the tool holds.
+    reading = [("select_pages", {"pages": str(page)}) for page in pages]
+    return Expert("gold", first=reading, answer=lambda shown: _quoting(task, shown))
 
 
 _REFUSAL = format_answer({"refusal": "there is no such data"})
@@ -118,7 +119,7 @@ def wrong(task: Task, others: Sequence[Task]) -> Expert:
         text = _wrong_queries(task)[way % 5]
     else:
         text = _wrong_answers(task, others)[way % 4]
-    return Expert("wrong", first=None, answer=lambda _: text)
+    return Expert("wrong", answer=lambda _: text)
 
 
 def _wrong_queries(task: SqlTask) -> tuple[str, ...]:
