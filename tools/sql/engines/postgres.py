@@ -1,0 +1,173 @@
+"""PostgreSQL: a role that may read what is shown and nothing else, in read-only transactions with the server's time-out.
+
+`reader_sql` writes the statements that make such a role. Limits are the server's where it has them: `statement_timeout`,
+a cursor for the rows, and `left` for long cells.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tools.errors import ToolUnavailableError
+from tools.sql.engines import Answer, Cell, Cut, Limits, cell, refused, took_too_long
+from tools.sql.schema import Schema
+
+if TYPE_CHECKING:
+    import psycopg
+
+_MOST_CONNECTIONS = 4
+_CONNECT_SECONDS = 5
+_BATCH = 64
+_CUT_TYPES = {"text", "varchar", "bpchar", "json", "jsonb", "xml", "name"}  # whose cells may be of any length
+_SETTINGS = {
+    "default_transaction_read_only": "on",
+    "standard_conforming_strings": "on",
+    "row_security": "on",
+    "idle_in_transaction_session_timeout": "60s",
+    "client_encoding": "UTF8",
+}
+
+
+class PostgresEngine:
+    """Runs statements in one PostgreSQL database; keeps its connections."""
+
+    def __init__(self, url: str, schema: Schema, *, cell_characters: int) -> None:
+        """`url` as libpq reads it."""
+        self._url = url
+        self._cell = cell_characters
+        path = ", ".join(_identifier(name) for name in dict.fromkeys(table.schema for table in schema.tables))
+        settings = {"search_path": path or '""', **_SETTINGS}
+        self._options = " ".join(f"-c {key}={_escaped(value)}" for key, value in settings.items())
+        self._turns = asyncio.Semaphore(_MOST_CONNECTIONS)
+        self._idle: list[psycopg.AsyncConnection[Any]] = []
+
+    async def query(self, sql: str, limits: Limits) -> Answer:
+        """See `Engine`."""
+        import psycopg  # noqa: PLC0415  # an extra
+
+        async with self._turns:
+            try:
+                connection = await self._connection()
+            except psycopg.OperationalError as error:
+                raise ToolUnavailableError(f"the database does not answer: {_first_line(error)}") from error
+            try:
+                async with asyncio.timeout(limits.seconds + 2):  # the server's own limit comes first
+                    answer = await self._run(connection, sql, limits)
+            except (psycopg.errors.QueryCanceled, TimeoutError) as error:
+                await _end(connection)
+                raise took_too_long(limits.seconds) from error
+            except psycopg.OperationalError as error:
+                await _end(connection)
+                raise ToolUnavailableError(f"the database went away: {_first_line(error)}") from error
+            except psycopg.Error as error:
+                await _end(connection)
+                raise refused(str(error)) from error
+            except BaseException:
+                await asyncio.shield(_end(connection))  # also a cancellation: the server stops what nobody waits for
+                raise
+            self._idle.append(connection)
+            return answer
+
+    async def _connection(self) -> "psycopg.AsyncConnection[Any]":
+        import psycopg  # noqa: PLC0415  # an extra
+
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed and not connection.broken:
+                return connection
+        made = await psycopg.AsyncConnection.connect(
+            self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS, options=self._options, prepare_threshold=None
+        )
+        return made
+
+    async def _run(self, connection: "psycopg.AsyncConnection[Any]", sql: str, limits: Limits) -> Answer:
+        await connection.execute(
+            f"BEGIN READ ONLY; SET LOCAL statement_timeout = {max(int(limits.seconds * 1000), 1)}".encode()
+        )
+        columns, types = await self._described(connection, sql)
+        outputs = ", ".join(
+            f'left("c{i}"::text, {self._cell + 1}) AS "c{i}"' if kind in _CUT_TYPES else f'"c{i}"'
+            for i, kind in enumerate(types)
+        )
+        names = ", ".join(f'"c{i}"' for i in range(len(types)))
+        await connection.execute(
+            f"DECLARE answer NO SCROLL CURSOR FOR SELECT {outputs} FROM ({sql}) AS answer({names})".encode(),
+            binary=True,  # the extended protocol, which takes one statement only
+        )
+        rows, cut = await _fetched(connection, limits)
+        await connection.execute(b"ROLLBACK")
+        return Answer(columns, types, rows, cut)
+
+    async def _described(
+        self, connection: "psycopg.AsyncConnection[Any]", sql: str
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names and types of the columns, before a row has been computed."""
+        await connection.execute(f"DECLARE described NO SCROLL CURSOR FOR {sql}".encode(), binary=True)
+        description = (await connection.execute(b"FETCH 0 FROM described")).description or []
+        await connection.execute(b"CLOSE described")
+        registry = connection.adapters.types
+        types = [registry.get(column.type_code) for column in description]
+        return tuple(c.name for c in description), tuple(kind.name if kind else "unknown" for kind in types)
+
+    async def close(self) -> None:
+        """See `Engine`."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+
+
+async def _fetched(
+    connection: "psycopg.AsyncConnection[Any]", limits: Limits
+) -> tuple[list[Sequence[Cell]], Cut | None]:
+    rows: list[Sequence[Cell]] = []
+    size = 0
+    while batch := await (await connection.execute(f"FETCH {_BATCH} FROM answer".encode())).fetchall():
+        for row in batch:
+            cells = tuple(cell(value) for value in row)
+            size += sum(len(value) if isinstance(value, str) else 8 for value in cells)
+            if len(rows) == limits.rows:
+                return rows, "rows"
+            if size > limits.bytes:
+                return rows, "bytes"
+            rows.append(cells)
+    return rows, None
+
+
+async def _end(connection: "psycopg.AsyncConnection[Any]") -> None:
+    with suppress(Exception):  # noqa: BLE001  # it is thrown away, whatever state it is in
+        await connection.cancel_safe(timeout=2)
+    await connection.close()
+
+
+def reader_sql(schema: Schema, role: str) -> str:
+    """What an owner of the tables runs once: a role that can read the columns that are shown, and nothing else.
+
+    What PUBLIC may do in that database the role may do as well: that is the owner's to take away.
+    """
+    name = _identifier(role)
+    lines = [
+        f"CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 20;",
+        f"ALTER ROLE {name} SET default_transaction_read_only = on;",
+        f"ALTER ROLE {name} SET statement_timeout = '30s';",
+    ]
+    for place in dict.fromkeys(table.schema for table in schema.tables):
+        lines.append(f"GRANT USAGE ON SCHEMA {_identifier(place)} TO {name};")
+    for table in schema.tables:
+        columns = ", ".join(_identifier(column.name) for column in table.columns)
+        where = f"{_identifier(table.schema)}.{_identifier(table.name)}"
+        lines.append(f"GRANT SELECT ({columns}) ON {where} TO {name};")
+    return "\n".join(lines) + "\n"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _escaped(value: str) -> str:
+    return re.sub(r"([\\ ])", r"\\\1", value)  # libpq's `options` splits at blanks
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
