@@ -101,9 +101,9 @@ class Workbench:
             yield held.tools
         finally:
             held.users -= 1
-            idle = [path for path, one in self._sources.items() if not one.users]
-            for path in idle[: max(0, len(idle) - _OPEN)]:
-                await self._sources.pop(path).source.close()
+            # Looked up anew each time: while one is closed, another may be asked.
+            while len(idle := [path for path, one in self._sources.items() if not one.users]) > _OPEN:
+                await self._sources.pop(idle[0]).source.close()
 
     def _contract_tools(self, path: Path) -> Toolbox:
         section = self._agent.tools.documents
