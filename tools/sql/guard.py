@@ -53,6 +53,7 @@ class Guard:
         self._dialect = schema.dialect
         self._mapping = MappingSchema(schema.folded, dialect=schema.dialect, normalize=False)
         self._functions = allowed.functions(schema.dialect)
+        self._no_regexp = schema.dialect == "sqlite"
 
     def check(self, sql: str) -> Statement:
         """The statement to run. Raises `ToolError` with the reason for anything but one query over what is allowed."""
@@ -73,6 +74,10 @@ class Guard:
             raise ToolError(f"this is not valid SQL: {_plain(error)}") from error
         except RecursionError as error:
             raise ToolError("the statement nests too deeply: write it in fewer levels") from error
+        except (ToolError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  # a parser is fed whatever somebody wrote: where it fails, that is refused
+            raise ToolError("the statement cannot be read: write it in plainer SQL") from error
         if self._write(again) != written:
             raise ToolError("the statement can be read in two ways: write it in plainer SQL")
         return Statement(written, notes)
@@ -109,12 +114,12 @@ class Guard:
 
     def _check_nodes(self, tree: exp.Expr) -> None:
         for node in tree.walk():
-            if isinstance(node, exp.DataType):
-                if node.this.name not in allowed.TYPES:
+            if isinstance(node, exp.DataType | exp.PseudoType | exp.ObjectIdentifier):
+                if type(node) is not exp.DataType or node.this.name not in allowed.TYPES:
                     raise ToolError(f"the type {node.sql(dialect=self._dialect)} is not offered")
             elif isinstance(node, exp.Func) and type(node).__name__ not in allowed.NODES:
                 self._check_function(node)
-            elif type(node).__name__ not in allowed.NODES:
+            elif type(node).__name__ not in allowed.NODES or (isinstance(node, exp.RegexpLike) and self._no_regexp):
                 raise ToolError(f"{_name(node)} is not offered: only plain queries can run")
             elif fault := _fault(node):
                 raise ToolError(fault)
@@ -182,31 +187,34 @@ class Guard:
     def _check_names(self, tree: exp.Expr) -> None:
         if any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star)):
             raise ToolError("it is not known which columns * stands for here: name them")
-        queries = {cte.alias for cte in tree.find_all(exp.CTE)}
+        queries = {cte.alias: _outputs(cte) for cte in tree.find_all(exp.CTE)}
         tables: defaultdict[str, set[Table]] = defaultdict(set)
-        derived = {subquery.alias for subquery in tree.find_all(exp.Subquery) if subquery.alias}
+        derived: defaultdict[str, set[str]] = defaultdict(set)
+        for subquery in tree.find_all(exp.Subquery):
+            derived[subquery.alias] |= _outputs(subquery)
         for reference in tree.find_all(exp.Table):
             table = self._schema.at(reference.db, reference.name)
             if table is not None and reference.db:
                 tables[reference.alias].add(table)
             elif reference.name in queries and not reference.db:
-                derived.add(reference.alias)
+                derived[reference.alias] |= queries[reference.name]
             else:
                 raise ToolError(f"there is no table {reference.name}: {self._schema.near_tables(reference.name)}")
         for column in tree.find_all(exp.Column):
             if column.table:
-                self._check_column(column, tables.get(column.table, set()), derived=column.table in derived)
+                self._check_column(column, tables.get(column.table, set()), derived.get(column.table))
             else:
                 self._check_output_name(column, tables)
 
-    def _check_column(self, column: exp.Column, tables: set[Table], *, derived: bool) -> None:
+    def _check_column(self, column: exp.Column, tables: set[Table], outputs: set[str] | None) -> None:
         """Every table that the alias stands for anywhere must not hide the column: not even scopes are relied upon."""
         name, qualifier = column.name, column.table
-        if not tables and not derived:
+        if not tables and outputs is None:
             raise ToolError(f"there is no table or alias {qualifier} for {qualifier}.{name}")
-        has = any(self._schema.fold(c.name) == name for table in tables for c in table.columns)
-        if any(self._schema.hides(table, name) for table in tables) or not (has or derived):
-            raise ToolError(f"there is no column {qualifier}.{name}: {self._schema.near_columns(name, tables)}")
+        known = name in (outputs or ()) or any(self._has(table, name) for table in tables)
+        if not known or any(self._schema.hides(table, name) for table in tables):
+            near = self._schema.near_columns(name, tables) or f"it has {', '.join(sorted(outputs or ())[:30])}"
+            raise ToolError(f"there is no column {qualifier}.{name}: {near}")
 
     def _check_output_name(self, column: exp.Column, tables: dict[str, set[Table]]) -> None:
         """A name without a table can only be that of an output column, which ORDER BY and DISTINCT ON may use."""
@@ -251,9 +259,16 @@ def _fault(node: exp.Expr) -> str | None:  # noqa: PLR0911  # one line for each 
             return f"{node.method} JOIN is not offered"
         case exp.Identifier() if not node.name.isprintable():
             return "a name holds characters that cannot be seen"
+        case exp.Select() if not node.expressions:
+            return "SELECT needs at least one column"
         case exp.Select() if _given(node) & {"kind", "operation_modifiers", "into", "locks", "hint"}:
             return "only plain SELECT can run"
     return None
+
+
+def _outputs(query: exp.CTE | exp.Subquery) -> set[str]:
+    """The names of the columns of a query in WITH or FROM."""
+    return {*query.alias_column_names} or {*query.named_selects}
 
 
 def _given(node: exp.Expr) -> set[str]:

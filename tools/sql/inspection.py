@@ -185,7 +185,7 @@ def shown(
             continue
         used.update(wanted & called)
         away = {c.name.lower(): _called(called, c.name) & hidden for c in table.columns}
-        used.update(*away.values()) if away else None
+        used = used.union(*away.values(), *(_called(called, name) & hidden for name in table.hidden))
         columns = tuple(c for c in table.columns if not away[c.name.lower()])
         if not columns:
             continue

@@ -78,7 +78,7 @@ class _Tools:
         self._source = source
 
     async def run_sql(self, arguments: RunSql) -> str:
-        return await self._rows(arguments.sql)
+        return await self._rows(arguments.sql, shown=self._source.options.shown_rows)
 
     async def list_tables(self, _: ListTables) -> str:
         schema = await self._source.schema()
@@ -134,15 +134,15 @@ class _Tools:
             .order_by(exp.Ordered(this=exp.Count(this=exp.Star()), desc=True))
             .limit(arguments.limit)
         )
-        return await self._rows(frequent.sql(dialect=schema.dialect))
+        return await self._rows(frequent.sql(dialect=schema.dialect), shown=arguments.limit)
 
-    async def _rows(self, sql: str) -> str:
+    async def _rows(self, sql: str, *, shown: int) -> str:
         options = self._source.options
         answer, notes = await self._source.query(sql)
         table = results.table(
             answer,
             source=self._source.name,
-            shown=options.shown_rows,
+            shown=shown,
             max_rows=options.max_rows,
             max_cell=options.max_cell,
         )

@@ -169,7 +169,7 @@ def test_the_file_is_the_same_after_every_attempt_to_write(database: Database, i
 def test_the_connection_alone_refuses_what_a_parser_would_let_through(
     database: Database, monkeypatch: pytest.MonkeyPatch, sql: str
 ):
-    monkeypatch.setattr("tools.sql.parse_select", lambda text: text)
+    monkeypatch.setattr("tools.sql.scoring.parse_select", lambda text: text)
     with pytest.raises(ToolError, match=r"not authorized|prohibited"):
         database.query(sql)
 

@@ -61,7 +61,7 @@ class PostgresEngine:
             except psycopg.OperationalError as error:
                 await _end(connection)
                 raise ToolUnavailableError(f"the database went away: {_first_line(error)}") from error
-            except psycopg.Error as error:
+            except (psycopg.Error, UnicodeEncodeError) as error:  # half a surrogate pair comes out of JSON
                 await _end(connection)
                 raise refused(str(error)) from error
             except BaseException:

@@ -122,6 +122,7 @@ def _authorizer(config: Config) -> Callable[..., int]:
     readable = {table.lower(): {c.lower() for c in columns} for table, columns in config["tables"].items()}
     views = {view.lower() for view in config["views"]}
     functions = set(config["functions"])
+    others = set(config["names"]) - set(readable)
 
     def authorize(action: int, first: str | None, second: str | None, *where: str | None) -> int:
         if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
@@ -130,11 +131,14 @@ def _authorizer(config: Config) -> Callable[..., int]:
             return sqlite3.SQLITE_OK if (second or "").upper() in functions else sqlite3.SQLITE_DENY
         if action != sqlite3.SQLITE_READ:
             return sqlite3.SQLITE_DENY
-        inside = where[1] if len(where) > 1 else None
-        columns = readable.get((first or "").lower())
-        if (inside or "").lower() in views or (columns is not None and (second or "").lower() in columns | {""}):
+        table, column = (first or "").lower(), (second or "").lower()
+        if (where[1] or "").lower() in views:  # what a view reads is its owner's to decide
             return sqlite3.SQLITE_OK
-        return sqlite3.SQLITE_DENY
+        if column:
+            return sqlite3.SQLITE_OK if column in readable.get(table, ()) else sqlite3.SQLITE_DENY
+        # Rows are counted, of a table or of a query in WITH or FROM, which goes by the name that the statement gives it.
+        known = table not in others and not table.startswith(("sqlite_", "pragma_"))
+        return sqlite3.SQLITE_OK if known else sqlite3.SQLITE_DENY
 
     return authorize
 

@@ -141,7 +141,7 @@ def test_the_digest_names_the_content():
 def test_a_collection_that_is_there_already_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two processes on one server: the second finds the first one's collection, and a new version gets its own."""
     shared = QdrantClient(":memory:")
-    monkeypatch.setattr("tools.knowledge.QdrantClient", lambda *_, **__: shared)
+    monkeypatch.setattr("tools.knowledge.index.QdrantClient", lambda *_, **__: shared)
     first, second = Knowledge(ITEMS, url="http://qdrant"), Knowledge(ITEMS, url="http://qdrant")
     other = Knowledge(ITEMS[:1], url="http://qdrant")
     assert len(shared.get_collections().collections) == 2
