@@ -2,7 +2,8 @@
 
 Scoring several turns in one pass rests on this: what the model has read and written so far is, token by token, the
 beginning of its next prompt. It is not so where the conversation was compacted, nor where a chat template renders a
-tool call otherwise than the model wrote it: with other blanks, in another order, in another form.
+tool call otherwise than the model wrote it: with other blanks, in another order, in another form. Nor always where it
+renders the same text: a grammar, or chance, may have spelled that in other tokens than the tokenizer would.
 """
 
 from collections.abc import Iterable, Sequence

@@ -45,7 +45,8 @@ class VllmModel:
         collected = _Collected(self._name)
         body = orjson.dumps(self._body(request))
         try:
-            async with self._session.post(self._url, data=body, headers=self._headers()) as response:
+            headers = {"content-type": "application/json", **self._headers()}
+            async with self._session.post(self._url, data=body, headers=headers) as response:
                 if response.status != 200:
                     raise refusal(response.status, await response.text())
                 while line := await response.content.readline(max_line_length=_LINE_BYTES):

@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.commands import chat, evaluate, keys, learn, machine, pipe, policies, privacy, query, store
+from deploy.commands import (
+    agents,
+    chat,
+    documents,
+    evaluate,
+    keys,
+    learn,
+    machine,
+    pipe,
+    policies,
+    privacy,
+    query,
+    store,
+)
 from deploy.errors import FlywheelError
 
 app = typer.Typer(
@@ -32,8 +45,22 @@ app = typer.Typer(
 )
 machine.add_to(app)
 chat.add_to(app)
+agents.add_to(app)
 learn.add_to(app)
-evaluate.add_to(app)
+from deploy.commands import (
+    agents,
+    chat,
+    documents,
+    evaluate,
+    keys,
+    learn,
+    machine,
+    pipe,
+    policies,
+    privacy,
+    query,
+    store,
+)
 policies.add_to(app)
 keys.add_to(app)
 pipe.add_to(app)

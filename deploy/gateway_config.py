@@ -21,6 +21,7 @@ def gateway_config(settings: Settings) -> GatewayConfig:
         databases=settings.databases,
         documents=settings.documents,
         mcp=settings.mcp,
+        mcp_server=settings.gateway.mcp,
         embedding=settings.embedding,
         knowledge=settings.knowledge.file,
         qdrant_url=settings.knowledge.url,

@@ -50,6 +50,9 @@ class GatewaySection(_Section):
         "default", min_length=1, description="Whose keys may operate policies and the gateway itself."
     )
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest request body.")
+    mcp: bool = Field(
+        default=False, description="Offer the agents and their tools at /mcp, as an MCP server."
+    )
     max_background: int = Field(64, ge=1, description="Responses made in the background at once.")
     idempotency_hours: float = Field(
         24.0, gt=0, le=8_760, description="How long an answer is kept for its Idempotency-Key."
@@ -116,7 +119,8 @@ class AgentsSection(_Section):
 
     folders: tuple[Path, ...] = Field((Path("agents/sql_analyst"),), min_length=1)
     turns: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
-        {}, description="Model calls of an agent, by its name, in place of its manifest's; 1: it calls no tools."
+        {},
+        description="Model calls of an agent, by its name, in place of its manifest's; 1: it calls no tools.",
     )
 
 

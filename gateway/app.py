@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from fastapi import FastAPI
@@ -54,6 +54,7 @@ from gateway.routes import (
     health,
     keys,
     langfuse,
+    mcp,
     metrics,
     mlflow,
     models,
@@ -76,6 +77,9 @@ from gateway.workers.peers import Peers
 from gateway.workers.place import Place
 from gateway.workers.private import joined
 from tools.knowledge import Knowledge, read
+
+if TYPE_CHECKING:
+    from gateway.mcp import McpService
 
 _CHUNK_BYTES = 4 * 2**20  # one line of vLLM's stream: its first chunk holds every token id of the prompt
 
@@ -111,7 +115,20 @@ def create_app(config: GatewayConfig, place: Place | None = None) -> FastAPI:
     )
     errors.install(app)
     rating = (feedback, langfuse, mlflow, phoenix)
-    for routes in (chat, responses, plain, models, *rating, erasures, policies, otlp, keys, health, metrics):
+    for routes in (
+        chat,
+        responses,
+        plain,
+        models,
+        mcp,
+        *rating,
+        erasures,
+        policies,
+        otlp,
+        keys,
+        health,
+        metrics,
+    ):
         app.include_router(routes.router)
     return app
 
@@ -156,8 +173,9 @@ async def _opened(
         board = Board(peers, serving, pool)
         hot_swap = HotSwap(registry, serving, pool, board, tolerance=config.probe_tolerance)
         keeper = Keeper(hot_swap.restore if place.leads else board.fetch)
-        siblings = [outboxes.path_of(config.outbox_path, number) for number in place.others]
-        records = Records(store, delivery, siblings)
+        records = Records(
+            store, delivery, [outboxes.path_of(config.outbox_path, number) for number in place.others]
+        )
         recorder = Recorder(delivery)
         tools = await stack.enter_async_context(tooling(config, agents.values()))
         invoker = Invoker(
@@ -228,6 +246,7 @@ async def _opened(
             background=background,
             external_chat=external_chat,
             tooling=tools,
+            mcp=await stack.enter_async_context(_mcp()) if config.mcp_server else None,
             passthrough=passthrough,
             records=records,
             rater=Rater(agents, recorder, records, Ratings(store), telemetry),
@@ -238,6 +257,12 @@ async def _opened(
             board=board,
             created=place.started,
         )
+
+
+def _mcp() -> AbstractAsyncContextManager["McpService"]:
+    from gateway import mcp as service  # noqa: PLC0415  # half a second and 20 MB, for who has switched it on
+
+    return service.serving()
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from feedback.outbox import OutboxError
 from feedback.store import StoreError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gateway.state import Gateway  # which has the parts that this asks
 
 _ASK_SECONDS = 5.0  # for another worker's answer, which waits for the model servers
+
+_STORE_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -77,16 +79,30 @@ def waiting(workers: Collection[Figures]) -> tuple[int, float] | None:
     return None if len(events) < len(workers) else (sum(events), max(ages))
 
 
-async def missing(gateway: "Gateway") -> list[str]:
-    """What keeps this worker from answering, in words."""
-    found = []
+class Condition(NamedTuple):
+    """In words: what keeps from answering, and what does not, though something waits for it."""
+
+    missing: list[str]
+    degraded: list[str]
+
+
+async def condition(gateway: "Gateway") -> Condition:
+    """This worker's.
+
+    It serves without the store: answers are recorded in the outbox, and keys that it knows go on working. To be taken
+    out of a balancer, all gateways at once, would make an outage of that.
+    """
+    found, degraded = [], []
     answers = await asyncio.gather(*(replica.ready() for replica in gateway.pool.replicas))
     if not any(answers):
         found += [f"vLLM at {replica.url} does not answer" for replica in gateway.pool.replicas]
     try:
-        await asyncio.to_thread(gateway.store.dead_letter_count)  # any question that is quick
+        async with asyncio.timeout(_STORE_SECONDS):
+            await asyncio.to_thread(gateway.store.dead_letter_count)  # any question that is quick
+    except TimeoutError:
+        degraded.append(f"the store does not answer within {_STORE_SECONDS:g} s")
     except StoreError as error:
-        found.append(f"the store does not answer: {error}")
+        degraded.append(f"the store does not answer: {error}")
     try:
         await gateway.delivery.check()
     except OutboxError as error:
@@ -95,18 +111,20 @@ async def missing(gateway: "Gateway") -> list[str]:
         active = gateway.serving.alias(agent).active
         if not gateway.serving.is_ready(active):
             found.append(f"{active}, the active policy of {agent}, is not loaded")
-    return found + (gateway.keeper.problems or [] if found else [])
+    return Condition(found + (gateway.keeper.problems or [] if found else []), degraded)
 
 
-async def missing_anywhere(gateway: "Gateway") -> list[str]:
+async def condition_anywhere(gateway: "Gateway") -> Condition:
     """The same of all workers; what several say is said once."""
     own, others = await asyncio.gather(
-        missing(gateway), gateway.peers.ask_all("GET", "/missing", seconds=_ASK_SECONDS)
+        condition(gateway), gateway.peers.ask_all("GET", "/condition", seconds=_ASK_SECONDS)
     )
-    found = dict.fromkeys(own)
+    missing, degraded = dict.fromkeys(own.missing), dict.fromkeys(own.degraded)
     for answer in others.values():
-        found.update(dict.fromkeys([str(answer)] if isinstance(answer, PeerError) else answer))
-    return list(found)
+        told = Condition([str(answer)], []) if isinstance(answer, PeerError) else Condition(**answer)
+        missing.update(dict.fromkeys(told.missing))
+        degraded.update(dict.fromkeys(told.degraded))
+    return Condition(list(missing), list(degraded))
 
 
 def _size(path: Path) -> int:

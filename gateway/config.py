@@ -190,12 +190,18 @@ class GatewayConfig(BaseModel):
     )
     agents: tuple[Path, ...] = Field(min_length=1, description="Folders that each hold a `manifest.toml`.")
     turns: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
-        {}, description="Model calls of an agent, by its name, in place of what its manifest says; 1: no tools."
+        {},
+        description="Model calls of an agent, by its name, in place of what its manifest says; 1: no tools.",
     )
     databases: Databases = Field({}, description="Databases that agents may read, by name.")
     documents: DocumentsOptions = DocumentsOptions()
+    mcp_server: bool = Field(
+        default=False, description="Offer the agents and their tools at /mcp to whoever speaks MCP."
+    )
     mcp: McpServers = Field({}, description="MCP servers whose tools agents may call, by name.")
-    embedding: EmbeddingOptions = Field(EmbeddingOptions(), description="What makes texts searchable by meaning.")
+    embedding: EmbeddingOptions = Field(
+        EmbeddingOptions(), description="What makes texts searchable by meaning."
+    )
     knowledge: Path = Field(description="Knowledge file (TOML) that the agents retrieve from.")
     qdrant_url: str | None = Field(
         None, description="Qdrant server; None: the knowledge is indexed in this process."

@@ -13,11 +13,13 @@ from gateway.telemetry import Telemetry
 
 AGENT_PATH = "/v1/chat/completions"
 RESPONSES_PATH = "/v1/responses"
+MCP_PATH = "/mcp"
 _ID_PREFIXES = {  # of what agents and models answer
     AGENT_PATH: "chatcmpl-",
     RESPONSES_PATH: "resp_",
     "/v1/completions": "cmpl-",
     "/v1/embeddings": "embd-",
+    MCP_PATH: "chatcmpl-",  # where an agent is asked, else recorded nowhere
 }
 _EPISODE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 

@@ -56,7 +56,10 @@ def _faults(agent: Agent, sources: Sources) -> Iterator[Fault]:
         yield from _offered(own.sql, "sql")
         name, there = own.sql.source, sources.databases
         if not there:
-            yield Fault(("tools", "sql"), "no database is configured: add [databases.NAME] with its url to flywheel.toml")
+            yield Fault(
+                ("tools", "sql"),
+                "no database is configured: add [databases.NAME] with its url to flywheel.toml",
+            )
         elif name is not None and name not in there:
             message = f"there is no [databases.{name}] in flywheel.toml: {nearest(name, there)}"
             yield Fault(("tools", "sql", "source"), f"{message}; add it, or name another")

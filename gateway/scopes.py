@@ -29,6 +29,7 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "POST /v1/completions": ("invoke",),
     "POST /v1/embeddings": ("invoke",),
     "POST /v1/responses": ("invoke",),
+    "POST /mcp": ("invoke",),
     "GET /v1/responses/{response_id}": ("invoke",),
     "DELETE /v1/responses/{response_id}": ("invoke",),
     "POST /v1/responses/{response_id}/cancel": ("invoke",),

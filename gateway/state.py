@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
@@ -34,6 +35,9 @@ from gateway.tooling import Tooling
 from gateway.workers.board import Board
 from gateway.workers.peers import Peers
 
+if TYPE_CHECKING:
+    from gateway.mcp import McpService  # loaded where it is switched on
+
 _FORGET_SECONDS = 2.0  # after which nobody remembers a key anyway
 
 
@@ -61,6 +65,7 @@ class Gateway:
     background: Background
     external_chat: ExternalChat
     tooling: Tooling
+    mcp: "McpService | None"
     passthrough: Passthrough
     records: Records
     rater: Rater

@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from agents.manifest import Agent, McpTools, ToolSource
-from gateway.config import ConfigError, GatewayConfig
+from gateway.config import GatewayConfig
 from gateway.errors import ApiError
 from gateway.sources import open_to
 from tools import documents, sql
 from tools.documents.library import Library, UnknownDocumentError
-from tools.embedding import EmbeddingError, open_embedder
+from tools.embedding import Embedder, EmbeddingError, EmbeddingOptions, open_embedder
 from tools.errors import ToolUnavailableError
 from tools.mcp.options import McpError
 from tools.mcp.server import McpServer
@@ -27,6 +27,12 @@ from tools.toolbox import Toolbox, ToolPolicy
 _KEPT = 64  # toolboxes: each document that is read has one, with the document
 _SHOWN = 20  # names, in a refusal
 _START_SECONDS = 10.0  # that a start waits for a source; then the gateway answers without it
+
+_AWAY = (
+    McpError,
+    ToolUnavailableError,
+    ValueError,
+)  # the last: what is said of a source does not fit what is there
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +70,7 @@ class Tooling:
         return Toolbox.of(*boxes) if boxes else None
 
     async def warm(self, agent: Agent) -> None:
-        """Reach for what the agent's manifest names. What is away is logged: requests ask again. Raises `ConfigError`."""
+        """Reach for what the agent may be asked to work with. What is away is logged; each request asks again."""
         for name, section in agent.tools.mcp.items():
             await _warned(self._servers[name].tools(section.offer))
         if agent.tools.sql is not None:
@@ -80,6 +86,7 @@ class Tooling:
         name = _chosen(agent, "database", section.source, metadata.get("database"), there)
 
         async def make() -> list[Tool]:
+            await self._databases[name].schema()
             return _offered(sql.tools(self._databases[name]), section)
 
         return await self._box((agent.name, "sql", name), section, make)
@@ -119,7 +126,7 @@ class Tooling:
         if key not in self._boxes:
             try:
                 made = await make()
-            except (McpError, ToolUnavailableError) as error:
+            except _AWAY as error:
                 message = f"{key[0]} cannot work now: {error}. Retry shortly."
                 raise ApiError(503, message, code="tool_unavailable", retry_after=5) from error
             policy = ToolPolicy(seconds=section.seconds, attempts=section.attempts)
@@ -132,18 +139,15 @@ class Tooling:
 
 @asynccontextmanager
 async def tooling(config: GatewayConfig, agents: Iterable[Agent]) -> AsyncIterator[Tooling]:
-    """The sources that are configured, open for as long as the block lasts. Raises `ConfigError`."""
+    """The sources that are configured, open for as long as the block lasts."""
     used = [agent for agent in agents if agent.limits.turns > 1]
     async with AsyncExitStack() as stack:
         databases = {name: sql.Source(name, options) for name, options in config.databases.items()}
         servers = {name: McpServer(name, options) for name, options in config.mcp.items()}
         for source in (*databases.values(), *servers.values()):
             stack.push_async_callback(source.close)
-        try:
-            reads = any(agent.tools.documents is not None for agent in used)
-            embedder = await asyncio.to_thread(open_embedder, config.embedding) if reads else None
-        except EmbeddingError as error:
-            raise ConfigError(str(error)) from error
+        reads = any(agent.tools.documents is not None for agent in used)
+        embedder = await asyncio.to_thread(_embedder, config.embedding) if reads else None
         tools = Tooling(config, databases, Library(config.documents.folder, embedder), servers)
         for agent in used:
             await tools.warm(agent)
@@ -154,10 +158,17 @@ async def _warned(reaching: Awaitable[object]) -> None:
     try:
         async with asyncio.timeout(_START_SECONDS):
             await reaching
-    except (McpError, ToolUnavailableError, TimeoutError) as error:
-        _log.warning("agents do without it until it answers: %s", error or f"nothing within {_START_SECONDS:g} s")
-    except ValueError as error:  # what is said of it does not fit what is there
-        raise ConfigError(str(error)) from error
+    except (*_AWAY, TimeoutError) as error:
+        reason = str(error) or f"no answer within {_START_SECONDS:g} s"
+        _log.warning("%s. Requests that need it are refused until that is mended", reason)
+
+
+def _embedder(options: EmbeddingOptions) -> Embedder | None:
+    try:
+        return open_embedder(options)
+    except EmbeddingError as error:
+        _log.warning("%s. Until that is mended, documents are searched by their words only", error)
+        return None
 
 
 def _offered(tools: Sequence[Tool], section: ToolSource) -> list[Tool]:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from gateway.condition import all_figures, missing_anywhere, waiting
+from gateway.condition import all_figures, condition_anywhere, waiting
 from gateway.description import OPEN
 from gateway.state import gateway_of
 
@@ -22,9 +22,13 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", openapi_extra=OPEN, responses={503: {"description": "Not ready: what is missing."}})
 async def readyz(request: Request) -> JSONResponse:
-    """200 when every agent can answer and be recorded, in every worker, else 503 with what is missing."""
-    found = await missing_anywhere(gateway_of(request))
-    return JSONResponse({"ready": not found, "missing": found}, 503 if found else 200)
+    """200 when every agent can answer and be recorded, in every worker, else 503 with what is missing.
+
+    `degraded` is what is away and keeps no answer from being given: the store.
+    """
+    found = await condition_anywhere(gateway_of(request))
+    told = {"ready": not found.missing, "missing": found.missing, "degraded": found.degraded}
+    return JSONResponse(told, 503 if found.missing else 200)
 
 
 @router.get("/v1/status")

@@ -8,14 +8,14 @@ from typing import Any
 
 import orjson
 
-from feedback.events import Message
+from feedback.events import Message, ModelCall
 
 _LIMIT = 16_384  # characters of one attribute: thousands of spans may wait in memory for a collector
 
 
 def messages(items: Iterable[Message]) -> str:
     """An agent's messages, for `gen_ai.input.messages`."""
-    return as_json([{"role": item.role, "parts": [_text(item.text)]} for item in items])
+    return chat(item.model_dump() for item in items)
 
 
 def chat(items: Iterable[Mapping[str, Any]]) -> str:
@@ -28,6 +28,12 @@ def answers(items: Iterable[tuple[str, str]]) -> str:
     return as_json(
         [{"role": "assistant", "parts": [_text(text)], "finish_reason": reason} for text, reason in items]
     )
+
+
+def generated(call: ModelCall) -> str:
+    """What a model said in one call, the tools that it wants to be run included, for `gen_ai.output.messages`."""
+    said = {"role": "assistant", "content": call.text or None, "tool_calls": call.tool_calls}
+    return as_json([{"role": "assistant", "parts": list(_parts(said)), "finish_reason": call.finish_reason}])
 
 
 def as_json(value: Any) -> str:

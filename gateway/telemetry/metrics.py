@@ -17,6 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from feedback.events import ModelCall, Rating
+from gateway.progress import waited
 from gateway.telemetry.outcome import AgentOutcome, ModelOutcome, operation
 from gateway.telemetry.tally import Buckets, Count, Tally
 
@@ -153,8 +154,8 @@ class Metrics:
         status = "failed" if outcome.error and event.status == "completed" else event.status
         series = self._of("invoke_agent", event.agent, event.policy, status, outcome.error)
         # Of a request that was cut short, nobody knows how long it had been waiting for the model.
-        waited = sum(call.latency for call in event.calls) if event.status == "completed" else None
-        self._count(series, outcome.seconds, first, waited)
+        elsewhere = waited(event.calls) if event.status == "completed" else None
+        self._count(series, outcome.seconds, first, elsewhere)
         if generations:
             series.input_tokens.observe(sum(len(call.prompt_token_ids) for call in generations))
             series.output_tokens.observe(sum(len(call.completion_token_ids) for call in generations))

@@ -173,7 +173,7 @@ class Spans:
         }
         if self._content:
             attributes["gen_ai.input.messages"] = content.messages(call.messages)
-            attributes["gen_ai.output.messages"] = content.answers([(call.text, call.finish_reason)])
+            attributes["gen_ai.output.messages"] = content.generated(call)
         self._exporter.span(
             trace,
             f"chat {served_name}",

@@ -75,7 +75,7 @@ class _Private:
                 Route("/picture", self._told, methods=["POST"]),
                 Route("/forget", self._forget, methods=["POST"]),
                 Route("/rates", self._rates, methods=["POST"]),
-                Route("/missing", self._missing, methods=["GET"]),
+                Route("/condition", self._condition, methods=["GET"]),
                 Route("/figures", self._figures, methods=["GET"]),
             ],
             default=self._passed_on,
@@ -101,8 +101,8 @@ class _Private:
     async def _rates(self, request: Request) -> Response:
         return _json(counted(self._gateway.limits.rates, orjson.loads(await request.body())))
 
-    async def _missing(self, _: Request) -> Response:
-        return _json(await condition.missing(self._gateway))
+    async def _condition(self, _: Request) -> Response:
+        return _json((await condition.condition(self._gateway))._asdict())
 
     async def _figures(self, _: Request) -> Response:
         return _json(await condition.figures(self._gateway))

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ from agents.vllm import VllmModel
 from feedback.events import Message, ModelCall, Sampling
 from tests.gateway.conftest import until
 from tests.gateway.fake_vllm import BASE, FakeVllm, answer_of, logprob_of, prompt_of, token_of
+from tools.tool import ToolSpec
 
 MESSAGES = (Message(role="system", content="Be brief."), Message(role="user", content="How many?"))
 REQUEST = ModelRequest(MESSAGES, {"type": "object"}, Sampling(temperature=0.5, max_tokens=9))
@@ -245,6 +247,99 @@ async def test_tokens_without_their_logprobs_are_refused(session: aiohttp.Client
         with pytest.raises(ModelError, match="1 tokens and 0 logprobs") as failed:
             await parts_of(session, url)
     assert failed.value.status == 502
+
+
+TOOLS = (ToolSpec("run_sql", "Runs a query.", {"type": "object", "properties": {"sql": {"type": "string"}}}),)
+
+
+def tool_chunk(token: int, finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
+    spelled = {"content": [{"token": f"t{token}", "logprob": -token / 10}]}
+    choice = {"delta": delta, "token_ids": [token], "logprobs": spelled, "finish_reason": finish_reason}
+    return {"model": NAME, "choices": [choice]}
+
+
+def piece(index: int, name: str | None = None, arguments: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"index": index, "function": {"name": name, "arguments": arguments}, **more}
+
+
+async def called(
+    session: aiohttp.ClientSession, *chunks: dict[str, Any]
+) -> tuple[list[tuple[str, str, str]], ModelCall]:
+    """The tool calls in what a server streams: id, name, arguments."""
+    async with replying(
+        events({"model": NAME, "prompt_token_ids": [7], "choices": []}, *chunks, b"[DONE]")
+    ) as url:
+        *_, call = await parts_of(session, url, replace(REQUEST, tools=TOOLS))
+    assert isinstance(call, ModelCall)
+    assert all(made["type"] == "function" for made in call.tool_calls)
+    functions = [(made["id"], made["function"]) for made in call.tool_calls]
+    return [(name, function["name"], function["arguments"]) for name, function in functions], call
+
+
+async def test_tools_are_offered_in_openais_form_and_recorded(session: aiohttp.ClientSession, vllm: FakeVllm):
+    await parts_of(session, vllm.url)
+    *_, call = await parts_of(session, vllm.url, replace(REQUEST, tools=TOOLS, tool_choice="none"))
+    without, with_tools = vllm.requests
+    assert not {"tools", "tool_choice"} & set(without)
+    function = {"name": "run_sql", "description": "Runs a query.", "parameters": TOOLS[0].parameters}
+    assert with_tools["tools"] == [{"type": "function", "function": function}]
+    assert with_tools["tool_choice"] == "none"
+    assert isinstance(call, ModelCall)
+    assert call.parameters == {"tools": with_tools["tools"], "tool_choice": "none"}
+
+
+async def test_tool_calls_are_put_together_from_their_pieces_with_every_token(session: aiohttp.ClientSession):
+    made, call = await called(
+        session,
+        tool_chunk(1, content="Let me see."),
+        tool_chunk(2),  # the parser holds it back
+        tool_chunk(3, tool_calls=[piece(0, "run_sql", id="a", type="function")]),
+        tool_chunk(4, tool_calls=[piece(0, arguments='{"sql":')]),
+        tool_chunk(5, tool_calls=[piece(0, arguments=' "SELECT 1"}')]),
+        tool_chunk(6, tool_calls=[piece(1, "run_sql", "", id="b", type="function")]),
+        tool_chunk(7, tool_calls=[piece(1, arguments="{}")]),
+        tool_chunk(8, finish_reason="tool_calls"),
+    )
+    assert made == [("a", "run_sql", '{"sql": "SELECT 1"}'), ("b", "run_sql", "{}")]
+    assert (call.text, call.finish_reason) == ("Let me see.", "tool_calls")
+    assert call.prompt_token_ids == (7,)
+    assert call.completion_token_ids == tuple(range(1, 9))
+    assert call.logprobs == tuple(-token / 10 for token in range(1, 9))
+
+
+async def test_a_parser_may_give_calls_whole_without_an_index_and_out_of_order(
+    session: aiohttp.ClientSession,
+):
+    whole = {"id": "a", "function": {"name": "run_sql", "arguments": '{"sql": "SELECT 1"}'}}
+    made, _ = await called(session, tool_chunk(1, "tool_calls", tool_calls=[whole, {**whole, "id": "b"}]))
+    assert [(name, said) for name, said, _ in made] == [("a", "run_sql"), ("b", "run_sql")]
+    made, _ = await called(
+        session,
+        tool_chunk(1, "tool_calls", tool_calls=[piece(1, "second", id="b"), piece(0, "first", id="a")]),
+    )
+    assert [said for _, said, _ in made] == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", [None, "", "same"])
+async def test_every_call_has_an_id_of_its_own(session: aiohttp.ClientSession, name: str | None):
+    made, _ = await called(
+        session, tool_chunk(1, "tool_calls", tool_calls=[piece(0, "a", id=name), piece(1, "b", id=name)])
+    )
+    first, second = (given for given, _, _ in made)
+    assert first and second and first != second
+
+
+async def test_a_call_that_a_parser_broke_off_is_taken_as_far_as_it_goes(session: aiohttp.ClientSession):
+    made, call = await called(
+        session, tool_chunk(1, tool_calls=[{"index": 0, "id": "a"}]), tool_chunk(2, finish_reason="length")
+    )
+    assert made == [("a", "", "")]
+    assert call.finish_reason == "length"
+
+
+async def test_a_tool_call_that_is_none_is_the_servers_fault(session: aiohttp.ClientSession):
+    with pytest.raises(ModelError, match="malformed chunk"):
+        await called(session, tool_chunk(1, "tool_calls", tool_calls=["run_sql"]))
 
 
 async def test_closing_early_ends_the_generation_on_the_server(

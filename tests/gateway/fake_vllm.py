@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,18 +41,45 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else json.dumps(content)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What the model says in one call of several: some text, and tools with their arguments as it writes them."""
+
+    text: str = ""
+    tools: tuple[tuple[str, str], ...] = ()
+
+    def pieces(self) -> list[tuple[str, dict[str, Any]]]:
+        """What is streamed: each piece as it is spelt, and as a delta. A tool's name comes before its arguments."""
+        words = [f"{word} " for word in self.text.split(" ")] if self.text else []
+        words[-1:] = [word.rstrip() for word in words[-1:]]
+        pieces: list[tuple[str, dict[str, Any]]] = [(word, {"content": word}) for word in words]
+        for index, (name, arguments) in enumerate(self.tools):
+            call = {"index": index, "id": f"call_{uuid.uuid4().hex}", "type": "function"}
+            pieces.append((name, {"tool_calls": [{**call, "function": {"name": name, "arguments": ""}}]}))
+            said = {"index": index, "function": {"arguments": arguments}}
+            pieces.append((arguments, {"tool_calls": [said]}))
+        return pieces
+
+
 class _Form:
     """An answer in the shapes of vLLM: chat or completion, whole or in pieces, one choice or several."""
 
     def __init__(
-        self, body: dict[str, Any], tool_calls: tuple[dict[str, Any], ...], finish_reason: str
+        self,
+        body: dict[str, Any],
+        tool_calls: tuple[dict[str, Any], ...],
+        finish_reason: str,
+        turn: Turn | None = None,
     ) -> None:
         self.body = body
         self.model: str = body["model"]
         self._chat = "messages" in body
-        self._pieces = answer_of(self.model)
+        said = turn.pieces() if turn is not None else ()
+        self._deltas = [delta for _, delta in said]
+        self._pieces = [piece for piece, _ in said] or answer_of(self.model)
         self._tool_calls = tool_calls
-        self._finish_reason = "tool_calls" if tool_calls else finish_reason
+        calls = tool_calls or (turn is not None and turn.tools)
+        self._finish_reason = "tool_calls" if calls else finish_reason
         prompts = 1 if self._chat or isinstance(body["prompt"], str) else len(body["prompt"])
         self._choices = (body.get("n") or 1) * prompts
 
@@ -129,6 +157,8 @@ class _Form:
         return chunks
 
     def _delta(self, position: int) -> dict[str, Any]:
+        if self._deltas:
+            return self._deltas[position]
         if not self._tool_calls:
             return {"content": self._pieces[position]}
         if position < len(
@@ -186,6 +216,7 @@ class FakeVllm:
     error_after: int | None = None  # chunks, then an error event
     refuse: tuple[int, str] | None = None  # status and message for everything generated
     tool_calls: tuple[dict[str, Any], ...] = ()  # what the model calls instead of saying anything
+    turns: tuple[Turn, ...] = ()  # what it says as long as it may call tools, one after the other
     running: int = 0
     aborted: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -292,7 +323,7 @@ class FakeVllm:
         ]
         if sum(map(len, said)) // 4 > self.context_tokens:
             return _error(400, f"This model's maximum context length is {self.context_tokens} tokens.")
-        form = _Form(body, self.tool_calls, self.finish_reason)
+        form = _Form(body, self.tool_calls, self.finish_reason, self._turn(body))
         self.running += 1
         try:
             if not body.get("stream"):
@@ -329,6 +360,12 @@ class FakeVllm:
                 await response.write(_event({**form.head(".chunk"), "choices": [], "usage": form.usage()}))
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    def _turn(self, body: dict[str, Any]) -> Turn | None:
+        if body.get("tool_choice") != "auto":
+            return None
+        number = sum(bool(message.get("tool_calls")) for message in body["messages"])
+        return self.turns[number] if number < len(self.turns) else None
 
     def _knows(self, model: str) -> bool:
         return model == BASE or model in self.adapters

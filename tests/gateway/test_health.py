@@ -32,14 +32,21 @@ async def test_without_vllm_it_is_alive_and_not_ready(world: World) -> None:
         assert await alive(world)
 
 
-async def test_a_store_that_cannot_be_read_is_named(live: World) -> None:
+async def test_a_store_that_cannot_be_read_is_named_and_takes_no_gateway_that_serves_out_of_the_balancer(
+    live: World,
+) -> None:
     assert live.gateway is not None
+    assert (await live.http().post(CHAT, json=GOOD)).status_code == 200
     live.gateway.store._engine.dispose()
     with sqlite3.connect(live.folder / "store.db") as disk:
         disk.execute("ALTER TABLE dead_letters RENAME TO away")
     disk.close()
-    (reason,) = await missing(live)
+    response = await live.http(None).get("/readyz")
+    told = response.json()
+    assert (response.status_code, told["ready"], told["missing"]) == (200, True, [])
+    (reason,) = told["degraded"]
     assert reason.startswith("the store does not answer: no such table")
+    assert (await live.http().post(CHAT, json=GOOD)).status_code == 200
     assert await alive(live)
 
 

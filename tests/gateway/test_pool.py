@@ -6,13 +6,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
+from agents.model import ModelRequest
+from feedback.events import Message, ModelCall, Sampling
 from gateway.errors import ApiError
-from gateway.pool import Pool
+from gateway.pool import Pool, PooledModel
 from gateway.replica import Replica
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, until
-from tests.gateway.fake_vllm import FakeVllm
+from tests.gateway.fake_vllm import BASE, FakeVllm, answer_of
+from tools.tool import ToolSpec
 
 CHAT = "/v1/chat/completions"
 GOOD = {"model": AGENT, "messages": QUESTION}
@@ -146,3 +150,22 @@ async def test_a_server_that_returns_gets_the_policy_before_it_gets_requests_for
         world.gateway.keeper.suspect()
         await until(lambda: second.adapters)
         assert not second.used_after_unload
+
+
+async def test_tools_reach_the_server_and_what_it_calls_comes_back_with_every_token():
+    made = {
+        "id": "a",
+        "type": "function",
+        "function": {"name": "run_sql", "arguments": '{"sql": "SELECT 1"}'},
+    }
+    messages = (Message(role="user", content="How many?"),)
+    request = ModelRequest(messages, None, Sampling(), tools=(ToolSpec("run_sql", "Runs a query.", {}),))
+    async with FakeVllm().served() as vllm, aiohttp.ClientSession() as session:
+        vllm.tool_calls = (made,)
+        pool = Pool([Replica(session, vllm.url)], limit=1)
+        model = PooledModel(pool, session, name=BASE, policy=BASE_POLICY, base=True, headers=dict)
+        *_, call = [part async for part in model.stream(request)]
+    assert isinstance(call, ModelCall)
+    assert [tool["function"]["name"] for tool in vllm.requests[0]["tools"]] == ["run_sql"]
+    assert (call.tool_calls, call.finish_reason) == ((made,), "tool_calls")
+    assert len(call.completion_token_ids) == len(answer_of(BASE))

@@ -23,6 +23,7 @@ _ASKED_ABOVE = {
     "POST /v1/chat/completions",
     "POST /v1/completions",
     "POST /v1/embeddings",
+    "POST /mcp",  # in test_mcp.py
     "POST /v1/traces",  # in test_ingest.py
     "POST /v1/logs",
     "POST /v1/erasures",  # in test_privacy.py

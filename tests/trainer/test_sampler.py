@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -13,6 +14,7 @@ from agents.model import Delta, ModelRequest
 from feedback.events import Message, ModelCall, Sampling
 from tests.trainer import tiny
 from tests.trainer.tiny import torch, xgrammar
+from tools.tool import ToolSpec
 
 pytestmark = [pytest.mark.filterwarnings(ignored) for ignored in tiny.IGNORED]
 
@@ -244,6 +246,12 @@ async def test_one_who_gave_up_does_not_keep_the_others_from_their_answers(plain
 async def test_what_it_does_not_honour_it_refuses(plain: tiny.sampler.Sampler, wish: dict[str, Any]):
     with pytest.raises(ValueError, match="temperature and max_tokens only"):
         await stream(plain, asked("Why?", **wish))
+
+
+async def test_it_offers_no_tools_and_says_so(plain: tiny.sampler.Sampler):
+    request = replace(asked("Why?"), tools=(ToolSpec("run_sql", "Runs.", {}),))
+    with pytest.raises(ValueError, match="no tools yet: roll such agents out on a model server"):
+        await stream(plain, request)
 
 
 def test_left_padding_puts_the_last_token_last_and_marks_what_is_real():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 PAGE_END = "\f"
 PART_CHARACTERS = 3_000  # of a page that is made by size: about what a printed one holds
 
-_CONTROLS = dict.fromkeys([*range(9), 11, *range(14, 32), 127, *range(0xD800, 0xE000)], " ")
+_CONTROLS = dict.fromkeys([*range(9), 11, *range(14, 32), *range(127, 160), *range(0xD800, 0xE000)], " ")
 
 
 class Span(NamedTuple):

@@ -14,8 +14,8 @@ from functools import lru_cache
 
 from tools.documents.document import Span
 
-_QUOTES = frozenset("'\"`´‘’‚‛“”„‟′″«»‹›")
-_DASHES = frozenset("-‐‑‒–—―−﹘﹣－\u00ad")
+_QUOTES = frozenset("'\"`´‘’‚‛“”„‟′″«»‹›")  # noqa: RUF001  # the look-alikes are meant
+_DASHES = frozenset("-‐‑‒–—―−﹘﹣－\u00ad")  # noqa: RUF001  # as above
 _RUN = re.compile(r"[A-Za-z0-9.,;:()$%&/?!#*@+=\[\]_]+|.", re.DOTALL)  # what needs no table, or one character
 _BLANK, _DASH, _QUOTE = " ", "-", "'"
 

@@ -140,7 +140,7 @@ def _parsed(path: Path, kind: str, bounds: Bounds) -> tuple[str, bool]:
 
 
 def _death(code: int, faults: bytes, bounds: Bounds) -> str:
-    if code == -signal.SIGXCPU or code == -signal.SIGKILL:
+    if -code in (signal.SIGXCPU, signal.SIGKILL):  # the kernel's, at the end of its processor time
         return f"reading it takes longer than {bounds.seconds} s"
     if code < 0:
         return f"the parser crashed on it ({signal.Signals(-code).name}): it is broken"

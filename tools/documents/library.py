@@ -164,9 +164,10 @@ class Library:
         if self.embedder is None:
             return None
         try:
-            with np.load(folder / self._vectors_name, allow_pickle=False) as kept:
+            # NumPy leaves a file that is no archive open, unless the file is ours.
+            with (folder / self._vectors_name).open("rb") as file, np.load(file, allow_pickle=False) as kept:
                 passages, vectors = kept["passages"], kept["vectors"]
-        except (FileNotFoundError, ValueError, KeyError, zipfile.BadZipFile):
+        except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
         return vectors if np.array_equal(passages, np.array(index.passages)) else None
 

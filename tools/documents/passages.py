@@ -11,7 +11,7 @@ from tools.words import words
 PASSAGE_CHARACTERS = 700
 
 _K1, _B = 1.2, 0.75
-_ENDS = tuple(re.compile(end) for end in (r"\n\s*\n", r"[.;:!?][\"”’)\]]*\s", r"\n", r"\s"))
+_ENDS = tuple(re.compile(end) for end in (r"\n\s*\n", r"[.;:!?][\"”\u2019)\]]*\s", r"\n", r"\s"))
 
 
 def passages(document: Document) -> tuple[Span, ...]:
@@ -57,12 +57,12 @@ class Bm25:
                 self._weights[word].append((number, times * (_K1 + 1) / (times + norm)))
         self._size = len(counts)
 
-    def ranked(self, query: str) -> list[int]:
-        """The numbers of all texts that share a word with the query, best first."""
-        scores: Counter[int] = Counter()
+    def scores(self, query: str) -> dict[int, float]:
+        """The texts, by number, that share a word with the query, and how well they match it (more than 0)."""
+        scores: dict[int, float] = defaultdict(float)
         for word in set(words(query)):
             holders = self._weights.get(word, ())
             rarity = math.log(1 + (self._size - len(holders) + 0.5) / (len(holders) + 0.5))
             for number, weight in holders:
                 scores[number] += rarity * weight
-        return sorted(scores, key=lambda number: (-scores[number], number))
+        return scores

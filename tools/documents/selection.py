@@ -8,7 +8,7 @@ from tools.errors import ToolError
 
 MOST_PAGES = 20  # in one selection
 
-_PART = re.compile(r"(\d{1,6})(?:\s*[-–]\s*(\d{1,6}))?")
+_PART = re.compile(r"(\d{1,6})(?:\s*[-\u2013]\s*(\d{1,6}))?")
 
 
 def selected(pages: str, count: int) -> list[int]:

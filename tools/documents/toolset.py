@@ -124,15 +124,11 @@ def _select(document: Document, asked: SelectPages) -> str:
 
 def _search(index: Index, asked: SearchText) -> str:
     document, limit = index.document, asked.limit
-    match asked.mode:
-        case "words":
-            return _passages(document, index.words(asked.query, limit))
-        case "fuzzy":
-            return _matches(document, index.fuzzy(asked.query, limit), limit)
-        case "exact":
-            found = index.exact(asked.query)
-        case "regex":
-            found = index.regex(asked.query)
+    if asked.mode == "words":
+        return _listed(document, ((span, span) for span in index.words(asked.query, limit)))
+    if asked.mode == "fuzzy":
+        return _matches(document, index.fuzzy(asked.query, limit), limit)
+    found = index.exact(asked.query) if asked.mode == "exact" else index.regex(asked.query)
     if not found:
         return "Nothing matches."
     count = f"at least {MOST_MATCHES}" if len(found) == MOST_MATCHES else str(len(found))
@@ -144,11 +140,8 @@ def _near(index: Index, embedder: Embedder, asked: SearchMeaning) -> str:
     if index.vectors is None:
         # It was added before there was this embedder. An operator's `flywheel documents add` mends it.
         raise ToolError("this document has not been prepared for searches by meaning: use search_text")
-    return _passages(index.document, index.meaning(asked.query, embedder.embed([asked.query]), asked.limit))
-
-
-def _passages(document: Document, found: Sequence[Span]) -> str:
-    return _listed(document, ((span, span) for span in found))
+    found = index.meaning(asked.query, embedder.embed([asked.query]), asked.limit)
+    return _listed(index.document, ((span, span) for span in found))
 
 
 def _matches(document: Document, found: Sequence[Span], limit: int) -> str:

@@ -19,10 +19,10 @@ def main() -> None:
     ):
         resource.setrlimit(limit, (value, value))
     try:
-        text, paged = _parse(kind, sys.stdin.buffer.read(most_bytes + 1), pages)
-        if len(text) > characters:
-            raise ParseError(f"it holds more than {characters:,} characters")
+        text, paged = _parse(kind, sys.stdin.buffer.read(most_bytes), pages)
         answer = {"text": text, "paged": paged}
+        if len(text) > characters:
+            answer = {"error": f"it holds {len(text):,} characters, and {characters:,} are allowed"}
     except ParseError as error:
         answer = {"error": str(error)}
     except MemoryError:

@@ -44,8 +44,8 @@ def text(data: bytes) -> str:
     if not found.strip():
         raise ParseError("it holds no text")
     # After a break that somebody set, Word notes the same break as one of its layout.
-    found = re.sub(rf"{_BREAK}\s*{_LAYOUT}", _BREAK, found)
-    return found.replace(_LAYOUT, _BREAK)
+    found = re.sub(r"\f[ \t\n]*\v", _BREAK, found)
+    return re.sub(r"[ \t\n]*\f[ \t\n]*", _BREAK, found.replace(_LAYOUT, _BREAK)).strip()
 
 
 def _lines(block: Any) -> Iterator[str]:

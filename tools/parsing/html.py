@@ -89,8 +89,8 @@ def _collapsed(words: str | None, parent: Any) -> str:
 
 
 def _tidy(found: str) -> str:
-    """No blanks at the ends of lines, one empty line between paragraphs, no empty pages at the ends."""
+    """No blanks at the ends of lines, one empty line between paragraphs, nothing empty at the ends."""
     found = re.sub(r"[ \t\xa0]*\n[ \xa0]*", "\n", found)
     found = re.sub(r"\n{3,}", "\n\n", found)
-    found = re.sub(r"\s*\f\s*", "\f", found)
+    found = re.sub(r"[ \t\n]*\f[ \t\n]*", "\f", found)
     return found.strip()

@@ -35,7 +35,7 @@ def _page(document: pypdfium2.PdfDocument, number: int) -> str:
     except PdfiumError as error:
         raise ParseError(f"its page {number + 1} is broken: {error}") from error
     try:
-        found = layer.get_text_range().translate(_LINE_END_HYPHENS)
+        found = str(layer.get_text_range()).translate(_LINE_END_HYPHENS)
     finally:
         layer.close()
         page.close()
