@@ -47,20 +47,8 @@ machine.add_to(app)
 chat.add_to(app)
 agents.add_to(app)
 learn.add_to(app)
-from deploy.commands import (
-    agents,
-    chat,
-    documents,
-    evaluate,
-    keys,
-    learn,
-    machine,
-    pipe,
-    policies,
-    privacy,
-    query,
-    store,
-)
+evaluate.add_to(app)
+documents.add_to(app)
 policies.add_to(app)
 keys.add_to(app)
 pipe.add_to(app)

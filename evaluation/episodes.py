@@ -128,6 +128,8 @@ def _read(path: Path, run: Mapping[str, Any]) -> tuple[dict[str, Episode], int]:
     if size == 0:
         return {}, 0
     head, *lines = data[:size].decode("utf-8").split("\n")[:-1]
+    if not lines:  # nothing was done: whose it was does not matter
+        return {}, 0
     try:
         written = json.loads(head)["run"]
         episodes = [Episode.model_validate_json(line) for line in lines]

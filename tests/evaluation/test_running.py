@@ -144,11 +144,21 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path):
         assert journal.done.keys() == {"t0", "t2"}
 
 
+def test_where_nothing_was_done_another_run_begins(tmp_path: Path):
+    path = tmp_path / "run.episodes.jsonl"
+    for run_ in (RUN, {**RUN, "model": "other"}):
+        with opened(path, run_, fresh=False) as journal:
+            assert journal.done == {}
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (json.dumps({"run": {**RUN, "model": "other"}}), "model was 'other' and is 'x'"),
-        ("{}", "no episodes of this version"),
+        (
+            json.dumps({"run": {**RUN, "model": "other"}}) + '\n{"task_id": "t", "status": "answered"}',
+            "model was 'other' and is 'x'",
+        ),
+        ('{}\n{"task_id": "t", "status": "answered"}', "no episodes of this version"),
         (json.dumps({"run": RUN}) + "\nnonsense", "no episodes of this version"),
     ],
 )
