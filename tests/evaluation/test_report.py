@@ -61,8 +61,9 @@ def test_refusals_have_precision_and_recall():
             result(5),
         ]
     )
-    assert (found["refusal_precision"].value, found["refusal_precision"].n) == (pytest.approx(2 / 3), 3)
-    assert (found["refusal_recall"].value, found["refusal_recall"].n) == (pytest.approx(2 / 3), 3)
+    for name in ("refusal_precision", "refusal_recall"):
+        assert found[name].value == pytest.approx(2 / 3)
+        assert found[name].n == 3
 
 
 def test_agreeing_on_nothing_is_reported_apart():

@@ -32,7 +32,8 @@ class Failing:
         self._error = error
 
     async def stream(self, request: ModelRequest) -> AsyncIterator[Delta | ModelCall]:
-        raise self._error
+        if self._error:
+            raise self._error
         yield Delta("")
 
 
