@@ -6,6 +6,7 @@ them. A passage that no tool has shown to it, it does not quote; so it is right 
 
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,10 @@ from agents.model import Delta, ModelRequest
 from evaluation.scoring.text import plain
 from evaluation.tasks import ContractTask, SqlTask, Task
 from feedback.events import ModelCall, Usage
+from tools.content import TAG
 
 Answer = Mapping[str, Any]
-EXPERTS: tuple[str, str] = ("gold", "wrong")
+_FENCE = re.compile(rf"</?{TAG}[^>]*>")
 
 
 class Expert:
@@ -85,7 +87,7 @@ _REFUSAL = format_answer({"refusal": "there is no such data"})
 
 def _quoting(task: ContractTask, shown: str) -> str:
     """What was shown, and where nothing was, everything."""
-    seen = plain(shown)
+    seen = plain(_FENCE.sub(" ", shown))  # a passage may go on over the next page
     quotes = [
         {"page": one.page, "quote": one.text} for one in task.evidence if not shown or plain(one.text) in seen
     ]
