@@ -1,7 +1,7 @@
 """Agents as folders: a new one is written, those that are there are checked without a gateway."""
 
-import asyncio
 import re
+import tomllib
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +13,10 @@ from agents.manifest import Agent, ManifestError
 from deploy.errors import FlywheelError
 from deploy.settings import Settings
 from gateway import manifests
-from tools.errors import ToolUnavailableError
 from tools.knowledge import Context, Item
-from tools.mcp.options import McpError
-from tools.mcp.server import McpServer
 
 _TEMPLATE = Path(__file__).with_name("templates") / "agent"
+MANIFEST = "manifest.toml"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -42,15 +40,21 @@ def check(folders: Sequence[Path], settings: Settings) -> Iterator[tuple[Path, A
     """Each agent with what is wrong with it: file, line, and the mend. None: it cannot even be read."""
     names: dict[str, Path] = {}
     for folder in folders:
+        if not (folder / MANIFEST).is_file():
+            message = (
+                f"{folder} has no {MANIFEST}: name an agent's folder, or make one with `flywheel agents new`"
+            )
+            yield folder, None, [message]
+            continue
         try:
             agent = manifests.read(folder, settings.agents.turns, settings)
         except ManifestError as error:
             yield folder, None, str(error).splitlines()
             continue
-        faults = [*_rendering(agent, folder), *asyncio.run(_servers(agent, settings))]
+        faults = list(_rendering(agent, folder))
         if agent.name in names:
             faults.append(
-                f"{folder}/manifest.toml: {names[agent.name]} is called {agent.name} as well: rename one"
+                f"{folder / MANIFEST}:1: {names[agent.name]} is called {agent.name} as well: rename one"
             )
         names[agent.name] = folder
         yield folder, agent, faults
@@ -77,19 +81,6 @@ def _rendering(agent: Agent, folder: Path) -> Iterator[str]:
         except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             frames = traceback.extract_tb(error.__traceback__)
             line = next((frame.lineno for frame in reversed(frames) if frame.filename == "<template>"), 1)
-            yield f"{folder}/manifest.toml: prompt, line {line}: {error}"
+            named = tomllib.loads((folder / MANIFEST).read_text("utf-8"))["prompt"]
+            yield f"{folder / named}:{line}: {error}"
             return
-
-
-async def _servers(agent: Agent, settings: Settings) -> list[str]:
-    """Whether MCP servers offer what the manifest names."""
-    faults = []
-    for name, section in agent.tools.mcp.items() if agent.limits.turns > 1 else ():
-        server = McpServer(name, settings.mcp[name])
-        try:
-            await server.tools(section.offer)
-        except (McpError, ToolUnavailableError) as error:
-            faults.append(str(error))
-        finally:
-            await server.close()
-    return faults

@@ -18,7 +18,7 @@ import psutil
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from deploy import models, pipe, supervisor
+from deploy import models, pipe, sources, supervisor
 from deploy.errors import FlywheelError
 from deploy.finding import Finding
 from deploy.process import answers, holder
@@ -208,6 +208,9 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     imports,
     model,
     databases,
+    sources.manifests,
+    sources.databases,
+    sources.documents,
     services,
     pipe.store,
     pipe.kafka,

@@ -35,6 +35,7 @@ class _Shown:
 
     def __init__(self) -> None:
         self.request = ""
+        self._name = ""  # of the tool that was announced last
         self._console = Console(soft_wrap=True, markup=False, highlight=False)
 
     def take(self, event: ResponseStreamEvent) -> None:

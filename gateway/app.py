@@ -177,7 +177,7 @@ async def _opened(
             store, delivery, [outboxes.path_of(config.outbox_path, number) for number in place.others]
         )
         recorder = Recorder(delivery)
-        tools = await stack.enter_async_context(tooling(config, agents.values()))
+        tools = await stack.enter_async_context(tooling(config, agents.values(), knowledge.of))
         invoker = Invoker(
             session,
             pool,

@@ -205,7 +205,8 @@ class Invoker:
             if self._shut_down:
                 why = "shutting_down: the gateway was shut down"
             calls = invocation.progress.cut_short(why)
-            outcome = _Outcome("cancelled", "".join(text), why, calls, code="cancelled")
+            said = "".join(text) if text or invocation.tools is None else None
+            outcome = _Outcome("cancelled", said, why, calls, code="cancelled")
             raise
         finally:
             recorded.set_result(await self._record(invocation, outcome))

@@ -12,14 +12,22 @@ from tools.arguments import nearest
 TOOLS: Mapping[str, tuple[str, ...]] = {  # what there is to offer
     "sql": ("run_sql", "list_tables", "describe_table", "sample_values"),
     "documents": ("select_pages", "search_text", "search_meaning"),
+    "knowledge": ("search_knowledge",),
 }
 
 
 class Sources(Protocol):
     """What is configured for agents' tools: a gateway's configuration, or the settings it is made from."""
 
-    databases: Mapping[str, DatabaseSource]
-    mcp: Mapping[str, McpSource]
+    @property
+    def databases(self) -> Mapping[str, DatabaseSource]:
+        """Databases, by name."""
+        ...
+
+    @property
+    def mcp(self) -> Mapping[str, McpSource]:
+        """MCP servers, by name."""
+        ...
 
 
 def load(folders: Iterable[Path], turns: Mapping[str, int], sources: Sources) -> dict[str, Agent]:
@@ -68,6 +76,12 @@ def _faults(agent: Agent, sources: Sources) -> Iterator[Fault]:
         if own.documents.source is not None:
             message = "each tenant has one library, and a request names its document: leave source out"
             yield Fault(("tools", "documents", "source"), message)
+    if own.knowledge is not None:
+        yield from _offered(own.knowledge, "knowledge")
+        if own.knowledge.source is not None:
+            yield Fault(
+                ("tools", "knowledge", "source"), "there is one knowledge, of [knowledge]: leave source out"
+            )
     for name in own.mcp:
         if name not in sources.mcp:
             message = f"there is no [mcp.{name}] in flywheel.toml: {nearest(name, sources.mcp)}"

@@ -14,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import orjson
 from pydantic import Field, field_validator, model_validator
 
-from agents.loop import Finished, ToolStarted
+from agents.acting import ToolStarted
+from agents.loop import Finished
 from agents.manifest import Agent
 from agents.model import Delta, Token
 from feedback.events import Call, Message, ModelCall, RequestFinished, Sampling, ToolCall

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import orjson
 
-from agents.loop import ToolStarted
+from agents.acting import ToolStarted
 from agents.model import Delta, Model, ModelRequest
 from feedback.events import Call, ExternalCall, ModelCall, ToolCall
 

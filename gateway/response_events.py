@@ -8,7 +8,8 @@ from collections import deque
 from functools import partial
 from typing import Any, NamedTuple
 
-from agents.loop import RETRIEVAL, Finished, ToolStarted
+from agents.acting import ToolStarted
+from agents.loop import RETRIEVAL, Finished
 from agents.model import Delta
 from feedback.events import RequestFinished, ToolCall, Turn
 from gateway.errors import ApiError

@@ -9,7 +9,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from agents.loop import Finished, ToolStarted
+from agents.acting import ToolStarted
+from agents.loop import Finished
 from agents.model import Delta
 from feedback.events import RequestFinished
 from gateway.errors import EXPECTED, ApiError, to_api_error

@@ -15,10 +15,11 @@ from agents.manifest import Agent, McpTools, ToolSource
 from gateway.config import GatewayConfig
 from gateway.errors import ApiError
 from gateway.sources import open_to
-from tools import documents, sql
-from tools.documents.library import Library, UnknownDocumentError
+from tools import documents, knowledge, sql
+from tools.documents.library import Entry, Library, UnknownDocumentError
 from tools.embedding import Embedder, EmbeddingError, EmbeddingOptions, open_embedder
 from tools.errors import ToolUnavailableError
+from tools.knowledge import Knowledge
 from tools.mcp.options import McpError
 from tools.mcp.server import McpServer
 from tools.tool import Tool
@@ -46,11 +47,13 @@ class Tooling:
         databases: Mapping[str, sql.Source],
         library: Library,
         servers: Mapping[str, McpServer],
+        knowledge: Callable[[str], Knowledge],
     ) -> None:
         self._config = config
         self._databases = databases
         self._library = library
         self._servers = servers
+        self._knowledge = knowledge
         self._boxes: OrderedDict[tuple[str, ...], Toolbox] = OrderedDict()
 
     async def toolbox(self, agent: Agent, metadata: Mapping[str, str], tenant: str) -> Toolbox | None:
@@ -67,6 +70,8 @@ class Tooling:
             boxes.append(await self._sql(agent, own.sql, metadata, tenant))
         if own.documents is not None:
             boxes.append(await self._documents(agent, own.documents, metadata, tenant))
+        if own.knowledge is not None:
+            boxes.append(await self._known(agent, own.knowledge, tenant))
         return Toolbox.of(*boxes) if boxes else None
 
     async def warm(self, agent: Agent) -> None:
@@ -95,11 +100,8 @@ class Tooling:
         self, agent: Agent, section: ToolSource, metadata: Mapping[str, str], tenant: str
     ) -> Toolbox:
         asked = metadata.get("document")
-        try:
-            entry = asked and await asyncio.to_thread(self._library.find, asked, tenant)
-        except UnknownDocumentError:
-            entry = None
-        if not asked or not entry:
+        entry = None if asked is None else await asyncio.to_thread(self._found, asked, tenant)
+        if entry is None:
             entries = await asyncio.to_thread(self._library.entries, tenant)
             raise _refused(agent, "document", asked, sorted({entry.name for entry in entries}))
 
@@ -108,6 +110,20 @@ class Tooling:
             return _offered(await asyncio.to_thread(read), section)
 
         return await self._box((agent.name, "documents", tenant, entry.id), section, make)
+
+    def _found(self, document: str, tenant: str) -> Entry | None:
+        try:
+            return self._library.find(document, tenant)
+        except UnknownDocumentError:
+            return None
+
+    async def _known(self, agent: Agent, section: ToolSource, tenant: str) -> Toolbox:
+        seen = self._knowledge(tenant)
+
+        async def make() -> list[Tool]:
+            return _offered(knowledge.tools(seen), section)
+
+        return await self._box((agent.name, "knowledge", tenant, seen.digest), section, make)
 
     async def _mcp(self, agent: Agent, name: str, section: McpTools, tenant: str) -> Toolbox:
         if not self._config.mcp[name].open_to(tenant):
@@ -138,17 +154,24 @@ class Tooling:
 
 
 @asynccontextmanager
-async def tooling(config: GatewayConfig, agents: Iterable[Agent]) -> AsyncIterator[Tooling]:
-    """The sources that are configured, open for as long as the block lasts."""
+async def tooling(
+    config: GatewayConfig, agents: Iterable[Agent], knowledge_of: Callable[[str], Knowledge]
+) -> AsyncIterator[Tooling]:
+    """The sources that are configured, open for as long as the block lasts.
+
+    `knowledge_of` gives what a tenant may know now.
+    """
     used = [agent for agent in agents if agent.limits.turns > 1]
     async with AsyncExitStack() as stack:
         databases = {name: sql.Source(name, options) for name, options in config.databases.items()}
         servers = {name: McpServer(name, options) for name, options in config.mcp.items()}
-        for source in (*databases.values(), *servers.values()):
-            stack.push_async_callback(source.close)
+        for database in databases.values():
+            stack.push_async_callback(database.close)
+        for server in servers.values():
+            stack.push_async_callback(server.close)
         reads = any(agent.tools.documents is not None for agent in used)
         embedder = await asyncio.to_thread(_embedder, config.embedding) if reads else None
-        tools = Tooling(config, databases, Library(config.documents.folder, embedder), servers)
+        tools = Tooling(config, databases, Library(config.documents.folder, embedder), servers, knowledge_of)
         for agent in used:
             await tools.warm(agent)
         yield tools

@@ -67,14 +67,17 @@ def check(
 ) -> None:
     """Say all that is wrong with agents: file, line, and the mend. Exit code 1 when there is something.
 
-    Prompts are rendered, sources of tools are looked for in the settings, and MCP servers are asked for their tools.
+    Prompts are rendered, and sources of tools are looked for in the settings. Of MCP servers, it shows the digests of
+    the tools that agents are offered: `digests` in the settings pins them.
     """
+    from deploy.agents import MANIFEST, tools_of
     from deploy.agents import check as checked
-    from deploy.agents import tools_of
+    from deploy.sources import pinned
 
     settings = settings_of(context)
     console, sound = Console(soft_wrap=True), True
-    wanted = [folder.absolute() for folder in folders or ()] or list(settings.agents.folders)
+    named = [folder.parent if folder.name == MANIFEST else folder for folder in folders or ()]
+    wanted = [folder.absolute() for folder in named] or list(settings.agents.folders)
     for folder, agent, faults in checked(wanted, settings):
         for fault in faults:
             console.print("broken  ", style="red", end="")
@@ -86,6 +89,9 @@ def check(
             tools = ", ".join(tools_of(agent)) or "no tools"
             said = f"{agent.name} in {_short(folder, settings.root)}: {turns}, {tools}"
             console.print(said, markup=False, highlight=False)
+            for finding in pinned(agent, settings):
+                finding.print(console)
+                sound &= finding.verdict != "broken"
     raise typer.Exit(0 if sound else 1)
 
 

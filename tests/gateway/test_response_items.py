@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from agents.acting import ToolStarted
 from agents.manifest import Agent
 from agents.model import Delta
 from feedback.events import Message, RequestFinished, ToolCall
 from gateway.openai_response import response_object
 from gateway.openai_responses import ResponsesRequest
+from gateway.progress import Progress
 from gateway.response_events import ResponseEvents
 from gateway.response_items import items_of
 from gateway.wire import parse
@@ -66,8 +68,15 @@ def test_every_kind_of_call_has_its_events_and_the_same_item(published: Publishe
     event = _of(RETRIEVAL, RUN, FAILED, BROKEN, agent=agent)
     assert event.turn is not None
     form = ResponseEvents(ID, AGENT, event.turn, _body(stream=True))
-    parts: list[Delta | ToolCall] = [RETRIEVAL, RUN, FAILED, BROKEN, Delta("{"), Delta("}")]
-    body = form.start() + b"".join(form.piece(part) for part in parts)
+    begun = [
+        ToolStarted("c", call.name, json.dumps(call.arguments, separators=(",", ":")))
+        for call in (RUN, FAILED)
+    ]
+    parts: list[Delta | ToolStarted | ToolCall] = [
+        RETRIEVAL, begun[0], RUN, begun[1], FAILED, BROKEN, Delta("{"), Delta("}")
+    ]  # fmt: skip
+    progress = Progress()
+    body = form.start() + b"".join(form.piece(progress.step(part)) for part in parts)
     events = sse(body.decode())
     for sent in events:
         published.check_event(sent)
