@@ -28,7 +28,7 @@ class Conversation:
     def said(self, call: ModelCall) -> tuple[ToolStarted, ...]:
         """The model has spoken. What it wants to be run."""
         self._counted = len(self.messages) + 1
-        self._tokens = len(call.prompt_token_ids) + len(call.completion_token_ids)
+        self._tokens = call.tokens_read + call.tokens_written
         tool_calls = tuple(map(_readable, call.tool_calls))
         self.messages += (Message(role="assistant", content=call.text, tool_calls=tool_calls),)
         return tuple(

@@ -65,7 +65,7 @@ class Turns:
     def _is_last(self, turn: int) -> bool:
         limits, written = self.agent.limits, 0
         for call in self.calls:
-            written += len(call.completion_token_ids) if isinstance(call, ModelCall) else 0
+            written += call.tokens_written if isinstance(call, ModelCall) else 0
         left = None if limits.total_tokens is None else limits.total_tokens - written
         return (
             not self.tools.specs
