@@ -12,6 +12,7 @@ from deploy.commands import (
     agents,
     chat,
     documents,
+    evaluate,
     keys,
     knowledge,
     learn,
@@ -48,6 +49,7 @@ chat.add_to(app)
 agents.add_to(app)
 learn.add_to(app)
 knowledge.add_to(app)
+evaluate.add_to(app)
 documents.add_to(app)
 policies.add_to(app)
 keys.add_to(app)

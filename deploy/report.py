@@ -11,9 +11,9 @@ import jinja2
 from matplotlib.figure import Figure
 
 from deploy.load import Answered
+from evaluation.statistics import paired_difference
 from trainer.gate import Comparison
 from trainer.reports import Report
-from trainer.statistics import paired_difference
 
 _ORDER = ("base", "base_few_shot", "supervised", "trained", "served_after_swap")
 _BAR_POINTS = 10.0  # what reinforcement must add to supervised tuning

@@ -5,10 +5,8 @@ seconds, and what is asked of these models leaves the operator's network.
 """
 
 import asyncio
-import logging
 import math
 import os
-import re
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from agents.external import load, said
 from gateway.config import ConfigError, ExternalModel
 from gateway.errors import ApiError
 
@@ -184,21 +183,24 @@ class External:
         status = getattr(error, "status_code", None)
         if status is None:
             raise error
-        said = _said(error)
+        words = said(error)
         if (wait := getattr(error, "cooldown_time", None)) is not None:
             message = (
                 f"{name} has failed too often and is left alone for a while. Retry after the given time."
             )
             return ApiError(503, message, code="upstream_unavailable", retry_after=max(1, math.ceil(wait)))
         if isinstance(error, kinds.ContextWindowExceededError):
-            return ApiError(400, said, code="context_length_exceeded", param="messages")
+            return ApiError(400, words, code="context_length_exceeded", param="messages")
         if isinstance(error, kinds.ContentPolicyViolationError):
-            return ApiError(400, said, code="content_policy_violation", param="messages")
+            return ApiError(400, words, code="content_policy_violation", param="messages")
         if isinstance(error, kinds.BadRequestError):
-            return ApiError(400, f"{name} refused the request: {said}", code="invalid_value")
+            return ApiError(400, f"{name} refused the request: {words}", code="invalid_value")
         if isinstance(error, kinds.RateLimitError):
             return ApiError(
-                429, f"{name} is asked too much: {said}", code="rate_limit_exceeded", retry_after=_wait(error)
+                429,
+                f"{name} is asked too much: {words}",
+                code="rate_limit_exceeded",
+                retry_after=_wait(error),
             )
         if isinstance(error, kinds.Timeout):
             seconds = self._models[name].timeout_seconds
@@ -209,21 +211,7 @@ class External:
                 f"The provider of {name} refuses this gateway ({status}). An operator must look into it."
             )
             return ApiError(502, message, code="upstream_refused")
-        return ApiError(503, f"{name} does not answer: {said}", code="upstream_unavailable", retry_after=5)
-
-
-def load() -> Any:
-    """LiteLLM, imported so that it asks nobody for anything. Takes seconds."""
-    # Else importing asks public hosts for lists of prices and of headers, and tokenizers are downloaded.
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    os.environ["LITELLM_OFFLINE_MODE"] = "true"
-    import litellm  # noqa: PLC0415  # takes 3 s: only where it is needed
-
-    litellm.suppress_debug_info = True
-    # What fails is told to the client, and recorded; what people write is not logged.
-    for name in ("LiteLLM", "LiteLLM Router"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return litellm
+        return ApiError(503, f"{name} does not answer: {words}", code="upstream_unavailable", retry_after=5)
 
 
 def _deployment(model: ExternalModel) -> dict[str, Any]:
@@ -269,12 +257,6 @@ def _end(choice: Any) -> dict[str, Any]:
     logprobs: Any = getattr(choice, "logprobs", None)
     shown = logprobs.model_dump() if isinstance(logprobs, BaseModel) else logprobs
     return {"logprobs": shown, "finish_reason": choice.finish_reason}
-
-
-def _said(error: Exception) -> str:
-    """The provider's own words, without the names of LiteLLM's classes before and its advice behind them."""
-    text = re.split(r"\n\nLiteLLM:|\nmodel=", str(getattr(error, "message", error)))[0]
-    return text.rpartition("Exception - ")[2].strip()[:500] or type(error).__name__
 
 
 def _wait(error: Exception) -> int:

@@ -17,7 +17,7 @@ from deploy.settings import load
 from tools import knowledge
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("gateway", "agents", "tools", "feedback", "trainer", "deploy", "domains")
+PACKAGES = ("gateway", "agents", "tools", "feedback", "evaluation", "trainer", "deploy", "domains")
 NOT_MIRRORED = {"bench", "contracts", "e2e"}  # of scripts; that several implementations inherit; of the whole
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evaluation.statistics import paired_difference
 from trainer.reports import Report
-from trainer.statistics import paired_difference
 
 
 class Thresholds(BaseModel):

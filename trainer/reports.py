@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluation.statistics import wilson
 from trainer.rewards import Outcome
-from trainer.statistics import wilson
 
 
 class _Record(BaseModel):

@@ -1,4 +1,4 @@
-"""curate, train, evaluate, demo: from ratings to a better policy."""
+"""curate, train, demo: from ratings to a better policy."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,6 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(curate)
     app.command()(train)
-    app.command()(evaluate)
     app.command()(demo)
 
 
@@ -53,16 +52,6 @@ def train(
     from deploy import training
 
     training.train(settings_of(context), agent=agent, dataset=dataset, seed=seed)
-
-
-def evaluate(
-    context: typer.Context,
-    policy: Annotated[str, typer.Argument(help="A candidate, as `flywheel policies` names it.")],
-) -> None:
-    """Compare a policy with its baselines on held-out questions, and say whether it may be promoted, and why."""
-    from deploy import training
-
-    training.evaluate(settings_of(context), policy=policy)
 
 
 def demo(

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from agents.external import load
 from feedback.quota import Quota
 from gateway.config import ExternalModel
-from gateway.external import load
 from gateway.limits.config import LimitsConfig
 from tests.gateway.conftest import AGENT, QUESTION, TEXT, World
 from tests.gateway.fake_provider import FakeProvider

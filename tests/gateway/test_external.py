@@ -12,10 +12,10 @@ from typing import Any
 import openai
 import pytest
 
+from agents.external import load
 from feedback.events import ExternalCall, RequestFinished, parse
 from gateway.app import create_app
 from gateway.config import ConfigError, ExternalModel, GatewayConfig
-from gateway.external import load
 from gateway.state import Gateway
 from tests.gateway.conftest import AGENT, QUESTION, TEXT, World, sse, until
 from tests.gateway.fake_provider import PIECES, TOOL_CALL, USAGE, FakeProvider

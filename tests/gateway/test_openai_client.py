@@ -10,9 +10,9 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
+from agents.external import load
 from feedback.store import Keys
 from gateway.config import ExternalModel
-from gateway.external import load
 from tests.gateway.conftest import AGENT, BASE_POLICY, QUESTION, World, until
 from tests.gateway.fake_provider import FakeProvider
 from tests.gateway.fake_vllm import BASE, answer_of

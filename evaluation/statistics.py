@@ -20,16 +20,21 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def paired_difference(
-    ours: Sequence[bool], theirs: Sequence[bool], clusters: Sequence[str]
+    ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[str]
 ) -> tuple[float, float, float]:
-    """Mean of ours minus theirs on the same questions, and its 95 % interval.
+    """Mean of ours minus theirs on the same questions, and its 95 % interval; see `mean`."""
+    return mean([float(a) - float(b) for a, b in zip(ours, theirs, strict=True)], clusters)
+
+
+def mean(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float, float]:
+    """The mean of at least one value, and its 95 % interval.
 
     A percentile bootstrap over whole clusters (questions from one template stand and fall together), drawn with a fixed
     seed so that the same reports give the same verdict.
     """
-    groups: dict[str, list[int]] = {}
-    for a, b, cluster in zip(ours, theirs, clusters, strict=True):
-        groups.setdefault(cluster, []).append(int(a) - int(b))
+    groups: dict[str, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        groups.setdefault(cluster, []).append(value)
     sums = [(sum(group), len(group)) for group in groups.values()]
     generator = random.Random(0)  # statistics, not secrets
     means = []
@@ -37,5 +42,4 @@ def paired_difference(
         drawn = generator.choices(sums, k=len(sums))
         means.append(sum(total for total, _ in drawn) / sum(size for _, size in drawn))
     means.sort()
-    observed = fmean(int(a) - int(b) for a, b in zip(ours, theirs, strict=True))
-    return observed, means[int(0.025 * _RESAMPLES)], means[int(0.975 * _RESAMPLES) - 1]
+    return fmean(values), means[int(0.025 * _RESAMPLES)], means[int(0.975 * _RESAMPLES) - 1]

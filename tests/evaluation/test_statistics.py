@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.statistics import paired_difference, wilson
+from evaluation.statistics import paired_difference, wilson
 
 
 @pytest.mark.parametrize(
