@@ -11,7 +11,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -92,8 +91,8 @@ async def run(
     or three quarters of its time. What it writes before is a `Delta` that is not `final`; where that turns out to be
     the answer, it comes once more. The final ones together are `Finished.text`.
 
-    Where the tools check answers (`Toolbox.checks`), a wrong one is sent back with what is wrong, the last one once. One
-    that is wrong even so is a `Finished` with its `fault`, and none of it is final.
+    Where the tools check answers (`Toolbox.checks`), a wrong one is sent back with what is wrong, the last one once.
+    One that is wrong even so is a `Finished` with its `fault`, and none of it is final.
 
     `sampling.max_tokens` is for each model call, and capped by the agent's own limit. The request is abandoned after
     `limits.seconds`, or sooner after `seconds`. Closing the iterator early closes the model's stream and stops the

@@ -88,7 +88,10 @@ class Tools(Section):
         None, description="What an answer looks like where tools were offered; None: as without them."
     )
     max_tokens: int | None = Field(
-        None, ge=1, le=32_768, description="Tokens per model call where tools are offered; None: as without them."
+        None,
+        ge=1,
+        le=32_768,
+        description="Tokens per model call where tools are offered; None: as without them.",
     )
     sql: ToolSource | None = None
     documents: ToolSource | None = None

@@ -19,7 +19,8 @@ from feedback.redaction import RedactionOptions
 from feedback.retention import RetentionOptions
 from gateway.config import MOST_WORKERS, Bounds, ExternalModels, IngestOptions, TelemetryOptions
 from gateway.limits.config import LimitsConfig
-from gateway.sources import Databases, DocumentsOptions, McpServers
+from gateway.manifests import ALL
+from gateway.sources import Databases, DatabaseSource, DocumentsOptions, McpServers
 from tools.embedding import EmbeddingOptions
 from trainer.config import Options
 
@@ -119,8 +120,9 @@ class AgentsSection(_Section):
 
     folders: tuple[Path, ...] = Field((Path("agents/sql_analyst"),), min_length=1)
     turns: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
-        {},
-        description="Model calls of an agent, by its name, in place of its manifest's; 1: it calls no tools.",
+        {ALL: 1},
+        description="Model calls of an agent, by its name, or of all others (*), in place of its manifest's; 1: it "
+        "calls no tools, as the small model that comes with Flywheel cannot.",
     )
 
 
@@ -174,7 +176,10 @@ class Settings(BaseSettings):
     )
     telemetry: TelemetryOptions = TelemetryOptions()
     agents: AgentsSection = AgentsSection()
-    databases: Databases = Field({}, description="Databases that agents may read, by name.")
+    databases: Databases = Field(
+        {"insurance": DatabaseSource(url="sqlite:///var/insurance.db")},
+        description="Databases that agents may read, by name.",
+    )
     documents: DocumentsOptions = DocumentsOptions()
     mcp: McpServers = Field({}, description="MCP servers whose tools agents may call, by name.")
     embedding: EmbeddingOptions = EmbeddingOptions()

@@ -109,7 +109,10 @@ class Workbench:
         section = self._agent.tools.documents
         assert section is not None, "see given"
         entry = self._library.add(ingest(path), _TENANT)
-        return _box(documents.tools(self._library, entry.id, _TENANT), section)
+        check = documents.citations(self._library, entry.id, _TENANT)
+        return Toolbox.of(
+            _box(documents.tools(self._library, entry.id, _TENANT), section), Toolbox({}, [check])
+        )
 
     async def close(self) -> None:
         """End the processes of all databases."""
