@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,8 +13,9 @@ from rich.table import Column, Table
 
 from deploy.commands import settings_of
 from deploy.errors import FlywheelError
-from tools.knowledge.items import Kind
 
+# As in tools.knowledge.items, whose package is more than --help should load.
+_Kind = Literal["schemas", "examples", "heuristics"]
 _Tenant = Annotated[str, typer.Option(help="Whose it is; left out: everybody's.")]
 
 
@@ -40,7 +41,7 @@ def add(
     ] = None,
     *,
     kind: Annotated[
-        Kind | None, typer.Option(help="Of JSON lines and CSV rows that do not say theirs; CSV: examples.")
+        _Kind | None, typer.Option(help="Of JSON lines and CSV rows that do not say theirs; CSV: examples.")
     ] = None,
     tenant: _Tenant = "",
     database: Annotated[
@@ -145,13 +146,22 @@ def use(
 @contextmanager
 def _shown(console: Console) -> Iterator[Callable[[int, int], None]]:
     """A bar, as soon as there is something to embed."""
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("embedding", visible=False)
-        yield lambda done, of: bar.update(task, completed=done, total=of, visible=True)
+    bar = Progress(console=console, transient=True)
+    task = bar.add_task("embedding")
+
+    def shown(done: int, of: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=of)
+
+    try:
+        yield shown
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _say(console: Console, version: str, added: int, removed: int, embedded: int) -> None:
-    if added == removed == 0:
+    if added == removed == embedded == 0:
         console.print(f"nothing changed: version {version} is served", highlight=False)
         return
     text = f"version {version} is served: {added} items added, {removed} removed, {embedded} texts embedded"
