@@ -63,7 +63,7 @@ def schema_cards(
     shown = _Shown({name.lower() for name in tables}, {name.lower() for name in hidden_columns})
     places = tuple(schemas) or (None,)
     with warnings.catch_warnings():
-        # Of declarations that SQLite takes and SQLAlchemy does not know all of: INTEGER(11), keys to tables without one.
+        # Of declarations that SQLite takes and SQLAlchemy does not: INTEGER(11), keys to tables without one.
         warnings.simplefilter("ignore", SAWarning)
         return [table.card() for place in places for table in _reflected(inspector, place, shown)]
 
