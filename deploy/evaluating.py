@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from agents.manifest import Agent, ManifestError
+from agents.manifest import Agent, ManifestError, Tools
 from deploy.contestants import Contestant, contestant
 from deploy.errors import FlywheelError
 from deploy.settings import Settings
@@ -36,6 +36,7 @@ from tools.embedding import Embedder, EmbeddingError, open_embedder
 from tools.knowledge import Knowledge
 
 _SCORED_AT_ONCE = 4
+_TURNS = 8  # of an agent that has tools and no number of its own
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,10 @@ def _agent(settings: Settings, asked: Examination) -> Agent:
     if asked.agent not in known:
         raise FlywheelError(f"no agent {asked.agent}: [agents] folders has {', '.join(known)}")
     agent = known[asked.agent]
-    if asked.turns is None:
-        return agent
-    return agent.model_copy(update={"limits": agent.limits.model_copy(update={"turns": asked.turns})})
+    turns = asked.turns or agent.limits.turns
+    if asked.turns is None and turns == 1 and agent.tools != Tools():
+        turns = _TURNS  # its manifest is made for the model that serves here; any other is examined with the tools
+    return agent.model_copy(update={"limits": agent.limits.model_copy(update={"turns": turns})})
 
 
 def _identity(asked: Examination, agent: Agent, tasks_digest: str) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from feedback.redaction import RedactionOptions
 from feedback.retention import RetentionOptions
 from gateway.config import MOST_WORKERS, Bounds, ExternalModels, IngestOptions, TelemetryOptions
 from gateway.limits.config import LimitsConfig
-from gateway.manifests import ALL
 from gateway.sources import Databases, DatabaseSource, DocumentsOptions, McpServers
 from tools.embedding import EmbeddingOptions
 from trainer.config import Options
@@ -120,9 +119,8 @@ class AgentsSection(_Section):
 
     folders: tuple[Path, ...] = Field((Path("agents/sql_analyst"),), min_length=1)
     turns: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
-        {ALL: 1},
-        description="Model calls of an agent, by its name, or of all others (*), in place of its manifest's; 1: it "
-        "calls no tools, as the small model that comes with Flywheel cannot.",
+        {},
+        description="Model calls of an agent, by its name, in place of its manifest's; 1: it calls no tools.",
     )
 
 

@@ -191,8 +191,7 @@ class GatewayConfig(BaseModel):
     agents: tuple[Path, ...] = Field(min_length=1, description="Folders that each hold a `manifest.toml`.")
     turns: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
         {},
-        description="Model calls of an agent by its name, or of all others (*), in place of its manifest's; 1: "
-        "no tools.",
+        description="Model calls of an agent by its name, in place of what its manifest says; 1: no tools.",
     )
     databases: Databases = Field({}, description="Databases that agents may read, by name.")
     documents: DocumentsOptions = DocumentsOptions()

@@ -30,9 +30,6 @@ class Sources(Protocol):
         ...
 
 
-ALL = "*"  # in `turns`: every agent that is not named there
-
-
 def load(folders: Iterable[Path], turns: Mapping[str, int], sources: Sources) -> dict[str, Agent]:
     """The agents by name; `turns` stands in place of what manifests say. Raises `ManifestError`."""
     agents: dict[str, Agent] = {}
@@ -41,7 +38,7 @@ def load(folders: Iterable[Path], turns: Mapping[str, int], sources: Sources) ->
         if agent.name in agents:
             raise ManifestError(f"{folder}: another agent is called {agent.name} already: rename one of them")
         agents[agent.name] = agent
-    if unknown := sorted(turns.keys() - agents.keys() - {ALL}):
+    if unknown := sorted(turns.keys() - agents.keys()):
         raise ManifestError(f"[agents] turns: no agent is called {unknown[0]}: {nearest(unknown[0], agents)}")
     return agents
 
@@ -49,8 +46,8 @@ def load(folders: Iterable[Path], turns: Mapping[str, int], sources: Sources) ->
 def read(folder: Path, turns: Mapping[str, int], sources: Sources) -> Agent:
     """One agent. Raises `ManifestError` with a line for each fault: where, what, and the mend."""
     agent = Agent.load(folder)
-    if (set_ := turns.get(agent.name, turns.get(ALL))) is not None:
-        limits = agent.limits.model_copy(update={"turns": set_})
+    if agent.name in turns:
+        limits = agent.limits.model_copy(update={"turns": turns[agent.name]})
         agent = agent.model_copy(update={"limits": limits})
     path = folder / "manifest.toml"
     found = list(_faults(agent, sources)) if agent.limits.turns > 1 else ()
