@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,7 +13,10 @@ from rich.table import Column, Table
 
 from deploy.commands import settings_of
 from deploy.errors import FlywheelError
-from tools.knowledge.items import Kind
+
+_Kind = Literal[
+    "schemas", "examples", "heuristics"
+]  # as in tools.knowledge.items, whose import takes a second
 
 _Tenant = Annotated[str, typer.Option(help="Whose it is; left out: everybody's.")]
 
@@ -40,7 +43,7 @@ def add(
     ] = None,
     *,
     kind: Annotated[
-        Kind | None, typer.Option(help="Of JSON lines and CSV rows that do not say theirs; CSV: examples.")
+        _Kind | None, typer.Option(help="Of JSON lines and CSV rows that do not say theirs; CSV: examples.")
     ] = None,
     tenant: _Tenant = "",
     database: Annotated[
