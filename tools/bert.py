@@ -32,6 +32,7 @@ class BertEmbedder:
         """Load it. Raises `EmbeddingError`."""
         from safetensors import SafetensorError  # noqa: PLC0415  # only where texts are embedded
         from safetensors.numpy import load_file  # noqa: PLC0415  # the same
+        from threadpoolctl import ThreadpoolController  # noqa: PLC0415  # only where texts are embedded
 
         if missing := [name for name in _FILES if not (folder / name).is_file()]:
             raise EmbeddingError(f"no embedding model in {folder}: {', '.join(missing)} missing")
@@ -51,6 +52,9 @@ class BertEmbedder:
             self._tokenizer.enable_truncation(_most_tokens(folder, config))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise EmbeddingError(f"{folder}: {type(error).__name__}: {error}") from error
+        # The products are too small to share among cores: two threads were no faster and, waiting for each other beside
+        # other work, ten times as slow. Of this process's libraries, only NumPy's own is held to one.
+        ThreadpoolController().select(internal_api="openblas").limit(limits=1)
         self.name = f"bert-{_digest(folder / 'model.safetensors')}"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -59,14 +63,8 @@ class BertEmbedder:
             encoding.ids for encoding in self._tokenizer.encode_batch([_valid(text) for text in texts])
         ]
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
-        batch: list[int] = []
-        for number in sorted(range(len(texts)), key=lambda number: len(encoded[number])):
-            if batch and len(encoded[number]) * (len(batch) + 1) > _BATCH_TOKENS:
-                vectors[batch] = self._forward([encoded[n] for n in batch])
-                batch = []
-            batch.append(number)
-        if batch:
-            vectors[batch] = self._forward([encoded[n] for n in batch])
+        for batch in _batches([len(ids) for ids in encoded]):
+            vectors[batch] = self._forward([encoded[number] for number in batch])
         return unit(vectors)
 
     def _layer(self, number: int) -> dict[str, Array]:
@@ -127,6 +125,19 @@ class BertEmbedder:
         x *= weight
         x += bias
         return x
+
+
+def _batches(lengths: list[int]) -> list[list[int]]:
+    """Texts by their numbers, the shortest first, so many at once as have `_BATCH_TOKENS` or one that has more."""
+    batches: list[list[int]] = []
+    tokens = _BATCH_TOKENS
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
+        tokens += lengths[number]
+        if tokens > _BATCH_TOKENS:
+            batches.append([])
+            tokens = lengths[number]
+        batches[-1].append(number)
+    return batches
 
 
 def _linear(x: Array, layer: dict[str, Array], name: str) -> Array:

@@ -14,10 +14,8 @@ from rich.table import Column, Table
 from deploy.commands import settings_of
 from deploy.errors import FlywheelError
 
-_Kind = Literal[
-    "schemas", "examples", "heuristics"
-]  # as in tools.knowledge.items, whose import takes a second
-
+# As in tools.knowledge.items, whose package is more than --help should load.
+_Kind = Literal["schemas", "examples", "heuristics"]
 _Tenant = Annotated[str, typer.Option(help="Whose it is; left out: everybody's.")]
 
 
@@ -148,13 +146,22 @@ def use(
 @contextmanager
 def _shown(console: Console) -> Iterator[Callable[[int, int], None]]:
     """A bar, as soon as there is something to embed."""
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("embedding", visible=False)
-        yield lambda done, of: bar.update(task, completed=done, total=of, visible=True)
+    bar = Progress(console=console, transient=True)
+    task = bar.add_task("embedding")
+
+    def shown(done: int, of: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=of)
+
+    try:
+        yield shown
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _say(console: Console, version: str, added: int, removed: int, embedded: int) -> None:
-    if added == removed == 0:
+    if added == removed == embedded == 0:
         console.print(f"nothing changed: version {version} is served", highlight=False)
         return
     text = f"version {version} is served: {added} items added, {removed} removed, {embedded} texts embedded"

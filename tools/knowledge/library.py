@@ -55,7 +55,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Change:
-    """What an edit did. `version` is served now; it is the one of before where `added` and `removed` are 0."""
+    """What an edit did; `version` is served now, `embedded` the number of texts that got a vector."""
 
     version: str
     added: int

@@ -5,6 +5,7 @@ SQL writes them. No row is read.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import sqlglot
 from sqlalchemy import Enum, Inspector
 from sqlalchemy.engine.reflection import ObjectKind
+from sqlalchemy.exc import SAWarning
 from sqlalchemy.types import NullType, TypeEngine
 from sqlglot import expressions as exp
 
@@ -60,7 +62,10 @@ def schema_cards(
     """
     shown = _Shown({name.lower() for name in tables}, {name.lower() for name in hidden_columns})
     places = tuple(schemas) or (None,)
-    return [table.card() for place in places for table in _reflected(inspector, place, shown)]
+    with warnings.catch_warnings():
+        # Of declarations that SQLite takes and SQLAlchemy does not: INTEGER(11), keys to tables without one.
+        warnings.simplefilter("ignore", SAWarning)
+        return [table.card() for place in places for table in _reflected(inspector, place, shown)]
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,14 @@ def test_tables_that_are_not_allowed_are_on_no_card(shop: Engine):
     assert card.text == '"order lines"(id integer, customer_id integer, total numeric(10, 2))'
 
 
+def test_a_declaration_that_only_sqlite_understands_is_no_warning():
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (a INTEGER(11), b)"))
+    assert [card.text for card in schema_cards(inspect(engine))] == ["t(a integer, b)"]
+    engine.dispose()
+
+
 def test_keys_that_ddl_adds_later_are_on_the_card():
     cards = ddl_cards(
         "CREATE TABLE a (x INT); CREATE TABLE b (y INT); CREATE INDEX i ON b (y);"
