@@ -1,13 +1,15 @@
 """setup, up, doctor: this machine."""
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from deploy.commands import settings_of
-from deploy.settings import Settings, load
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,6 +56,7 @@ def up(
     KAFKA_HOME=~/kafka_2.13-4.3.1 flywheel up --kafka
     """
     from deploy import local as services
+    from deploy.settings import load
 
     settings = load(context.obj)
     if kafka:
@@ -65,7 +68,7 @@ def up(
         console.print("stopped")
 
 
-async def _up(settings: Settings, console: Console, *, local: bool) -> None:
+async def _up(settings: "Settings", console: Console, *, local: bool) -> None:
     from deploy import local as services
     from deploy.setup import setup as make_missing
     from deploy.supervisor import running
@@ -77,7 +80,7 @@ async def _up(settings: Settings, console: Console, *, local: bool) -> None:
         raise await system.died()
 
 
-def _welcome(base_url: str, key: str, settings: Settings) -> str:
+def _welcome(base_url: str, key: str, settings: "Settings") -> str:
     agents = " or ".join(folder.name.replace("_", "-") for folder in settings.agents.folders)
     return f"""
 Flywheel is up. Ctrl-C stops it.

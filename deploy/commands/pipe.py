@@ -13,10 +13,10 @@ from rich.text import Text
 
 from deploy.commands import settings_of
 from deploy.errors import FlywheelError
-from deploy.settings import Settings
 from feedback.bus.kafka.options import KafkaOptions
 
 if TYPE_CHECKING:
+    from deploy.settings import Settings
     from feedback.store.letters import Letter
 
 _SHOWN = 12  # characters of a dead letter's id that tell it from others
@@ -223,7 +223,7 @@ def _time(text: str) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time
 
 
-def _kafka(settings: Settings) -> KafkaOptions:
+def _kafka(settings: "Settings") -> KafkaOptions:
     if settings.kafka is None:
         raise FlywheelError("no Kafka is set: events go straight to the store; see [kafka] in flywheel.toml")
     return settings.kafka
