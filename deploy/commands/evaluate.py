@@ -64,7 +64,11 @@ def evaluate(  # noqa: PLR0917  # typer calls it by names
     ] = None,
     turns: Annotated[
         int | None,
-        typer.Option(min=1, help="Calls of the model; 1: without tools. Left out: the manifest's, and 8 of an agent that has tools.", rich_help_panel=_ON_TASKS),
+        typer.Option(
+            min=1,
+            help="Calls of the model; 1: without tools. Default: the manifest's; 8 where it has tools.",
+            rich_help_panel=_ON_TASKS,
+        ),
     ] = None,
     full_context: Annotated[
         bool,
