@@ -137,7 +137,9 @@ class Turns:
             return False
         try:
             answer = json.loads(call.text)
-            return bool(jsonschema.Draft202012Validator(self._form).is_valid(answer))
+            # In its form without tools as well: it is an answer of this agent's.
+            forms = (self._form, self.agent.response_schema)
+            return any(jsonschema.Draft202012Validator(form).is_valid(answer) for form in forms)
         except (ValueError, RecursionError):
             return False
 

@@ -101,9 +101,11 @@ def examine(settings: Settings, asked: Examination) -> Report:
 
 
 def _agent(settings: Settings, asked: Examination) -> Agent:
-    known = {agent.name: agent for agent in map(Agent.load, settings.agents.folders)}
+    folders = settings.agents.folders  # and those beside them: an agent need not be served to be examined
+    beside = {path.parent for folder in folders for path in folder.parent.glob("*/manifest.toml")}
+    known = {agent.name: agent for agent in map(Agent.load, [*sorted(beside - {*folders}), *folders])}
     if asked.agent not in known:
-        raise FlywheelError(f"no agent {asked.agent}: [agents] folders has {', '.join(known)}")
+        raise FlywheelError(f"no agent {asked.agent}: there are {', '.join(sorted(known))}")
     agent = known[asked.agent]
     turns = asked.turns or agent.limits.turns
     if asked.turns is None and turns == 1 and agent.tools != Tools():

@@ -58,14 +58,15 @@ def test_what_is_there_is_not_written_over(run: Any, clerk: Path):
 def test_each_fault_is_told_with_its_line_and_its_mend(run: Any, clerk: Path):
     manifest = clerk / "manifest.toml"
     text = manifest.read_text().replace("turns = 1 ", "turns = 4 ")
-    manifest.write_text(text.replace("# [tools.sql]", "[tools.sql]").replace("seconds = 60", "secnds = 60"))
+    sql = '[tools.sql]\nsource = "claims"'
+    manifest.write_text(text.replace("# [tools.sql]", sql).replace("seconds = 60", "secnds = 60"))
     line = next(number for number, read in enumerate(manifest.read_text().split("\n"), 1) if "secnds" in read)
     result = run("agents", "check", str(manifest))  # the file will do
     assert result.code == 1
     assert f"{manifest}:{line}: limits.secnds: there is no such field: did you mean seconds?" in result.out
     manifest.write_text(manifest.read_text().replace("secnds", "seconds"))
     result = run("agents", "check", str(clerk))
-    assert result.code == 1 and "tools.sql: no database is configured: add [databases.NAME]" in result.out
+    assert result.code == 1 and "tools.sql.source: there is no [databases.claims]" in result.out
 
 
 def test_a_prompt_that_cannot_be_rendered_is_told_by_its_line(run: Any, clerk: Path):

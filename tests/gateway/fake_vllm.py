@@ -217,6 +217,7 @@ class FakeVllm:
     refuse: tuple[int, str] | None = None  # status and message for everything generated
     tool_calls: tuple[dict[str, Any], ...] = ()  # what the model calls instead of saying anything
     turns: tuple[Turn, ...] = ()  # what it says as long as it may call tools, one after the other
+    last: str = ""  # what it says when it may not call them any more; nothing: as without tools
     running: int = 0
     aborted: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -362,9 +363,11 @@ class FakeVllm:
         return response
 
     def _turn(self, body: dict[str, Any]) -> Turn | None:
+        if body.get("tool_choice") == "none" and self.last:
+            return Turn(self.last)
         if body.get("tool_choice") != "auto":
             return None
-        number = sum(bool(message.get("tool_calls")) for message in body["messages"])
+        number = sum(message["role"] == "assistant" for message in body["messages"])
         return self.turns[number] if number < len(self.turns) else None
 
     def _knows(self, model: str) -> bool:

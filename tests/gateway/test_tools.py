@@ -344,6 +344,35 @@ async def test_a_tenant_reads_its_own_documents(world: World) -> None:
             await client.responses.create(**asked(metadata={"document": "theirs"}))
 
 
+async def test_a_quotation_that_the_contract_does_not_have_is_never_shown(world: World) -> None:
+    library = Library(world.folder / "documents")
+    library.add(Document("lease", "The rent is 900.\fIt ends in May.", paged=True), "default")
+    folder = Path(__file__).parents[2] / "agents" / "contract_reviewer"
+    read = Turn(tools=(("select_pages", '{"pages": "1"}'),))
+    false, true = (_cited("The rent is 800."), _cited("The rent is 900."))
+    async with world.running(agents=(folder,), documents=DocumentsOptions(folder=library.folder)):
+        ask_for = world.openai().chat.completions.create
+        messages: Any = [{"role": "user", "content": "What is the rent?"}]
+        about = {"model": "contract-reviewer", "messages": messages, "metadata": {"document": "lease"}}
+        world.vllm.turns = (read, Turn(false), Turn(true))
+        corrected = await ask_for(**about)
+        assert corrected.choices[0].message.content == true
+        assert (
+            '"The rent is 800." does not stand in the document'
+            in world.vllm.requests[2]["messages"][-1]["content"]
+        )
+        world.vllm.turns, world.vllm.last = (read, *[Turn(false)] * 3), false
+        with pytest.raises(openai.InternalServerError) as caught:
+            await ask_for(**about)
+        assert (caught.value.status_code, caught.value.code) == (502, "unverified_answer")
+        streamed = await world.http().post("/v1/chat/completions", json={**about, "stream": True})
+        assert (streamed.status_code, streamed.json()["error"]["code"]) == (502, "unverified_answer")
+
+
+def _cited(quote: str) -> str:
+    return json.dumps({"answer": "It is said.", "quotes": [{"page": 1, "quote": quote}]})
+
+
 async def test_an_mcp_server_is_used_by_the_tenants_that_may(world: World) -> None:
     server = McpSource(command=(sys.executable, "-m", "tests.tools.mcp.crm"), tenants=("default",))
     manifest = _MANIFEST.replace("[tools.sql]", '[tools.mcp.crm]\noffer = ["find_customer"]')
