@@ -57,7 +57,7 @@ def test_any_server_that_speaks_openais_api_is_evaluated_and_a_second_start_asks
 ):
     monkeypatch.setenv("THEIR_KEY", "sk-theirs")
     tasks = sql_set(tmp_path / "set", *(sql_row(n) for n in range(5)))
-    words = ("--model", "strong", "--url", provider.url, "--key-variable", "THEIR_KEY")
+    words = ("--model", "strong", "--url", provider.url, "--key-variable", "THEIR_KEY", "--turns", "1")
     done = evaluate(tasks, *words, "--limit", "3")
     assert done.code == 0, done.err
     assert "accuracy" in done.out and "report.html" in done.out
