@@ -18,6 +18,21 @@ _ROOT = Path(__file__).parents[3]
 Crm = Callable[..., McpServer]
 
 
+_BEFORE: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _others_processes() -> None:
+    """What other tests have running, a database's server for one, is not ours."""
+    _BEFORE.clear()
+    _BEFORE.update(child.pid for child in psutil.Process().children())
+
+
+def servers() -> list[psutil.Process]:
+    """The processes that a test has started."""
+    return [child for child in psutil.Process().children() if child.pid not in _BEFORE]
+
+
 @pytest.fixture
 def description(tmp_path: Path) -> Path:
     path = tmp_path / "description"
@@ -37,7 +52,7 @@ async def crm(description: Path) -> AsyncIterator[Crm]:
     yield make
     for server in made:
         await server.close()
-    assert psutil.Process().children() == []
+    assert servers() == []
 
 
 async def call(server: McpServer, tool: str, arguments: Mapping[str, Any] | None = None) -> str:
@@ -55,7 +70,7 @@ async def test_a_server_made_with_the_sdk_works_over_stdio() -> None:
     server = McpServer("crm", McpOptions(command=(sys.executable, "-m", "tests.tools.mcp.crm"), folder=_ROOT))
     assert "Ada, customer 7" in await call(server, "find_customer", {"name": "Ada"})
     await server.close()
-    assert psutil.Process().children() == []
+    assert servers() == []
 
 
 async def test_a_name_that_the_server_does_not_offer_is_told_with_those_that_it_does(crm: Crm) -> None:
@@ -94,7 +109,7 @@ async def test_a_server_that_cannot_be_used_is_told_in_a_line_and_nothing_of_it_
         await server.tools(["find_customer"])
     assert str(told.value).startswith("mcp.crm") and "\n" not in str(told.value)
     await server.close()
-    assert psutil.Process().children() == []
+    assert servers() == []
 
 
 async def test_a_caller_that_gives_up_while_the_server_starts_does_not_keep_it_from_starting(
@@ -103,7 +118,7 @@ async def test_a_caller_that_gives_up_while_the_server_starts_does_not_keep_it_f
     server = crm()
     first = asyncio.create_task(server.tools(["process"]))
     await asyncio.sleep(0.05)
-    children = psutil.Process().children()
+    children = servers()
     first.cancel()
     (tool,) = await server.tools(["process"])
     assert f"\n{children[0].pid}\n" in await tool.call({})
