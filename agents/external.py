@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -140,6 +141,12 @@ def load() -> Any:
     for name in ("LiteLLM", "LiteLLM Router"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+async def close() -> None:
+    """Close the connections that LiteLLM has open for this event loop; nothing where it was never imported."""
+    if (litellm := sys.modules.get("litellm")) is not None:
+        await litellm.close_litellm_async_clients()
 
 
 def window_of(model: str) -> int | None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from agents import external
 from agents.manifest import Agent, ManifestError, Tools
 from deploy.contestants import Contestant, contestant
 from deploy.errors import FlywheelError
@@ -147,6 +148,7 @@ async def _ask(
     console: Console,
 ) -> None:
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(external.close)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         model = await contestant(

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agents.external import ExternalModel, load, window_of
+from agents.external import ExternalModel, close, load, window_of
 from agents.model import Delta, ModelError, ModelRequest
 from feedback.events import Message, ModelCall, Sampling
 from tests.gateway.fake_provider import TOOL_CALL, USAGE, FakeProvider
@@ -27,6 +27,7 @@ def _loaded() -> None:
 async def provider() -> AsyncIterator[FakeProvider]:
     async with FakeProvider().served() as running:
         yield running
+        await close()
 
 
 def model(provider: FakeProvider) -> ExternalModel:
