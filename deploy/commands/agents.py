@@ -147,7 +147,7 @@ def try_agent(
 def _limits(agent: "Agent") -> str:
     limits = agent.limits
     total = f", {limits.total_tokens} in all" if limits.total_tokens is not None and limits.turns > 1 else ""
-    return f"{limits.max_tokens} tokens a turn{total}, {limits.seconds:g} s"
+    return f"{agent.tokens_per_call(with_tools=agent.limits.turns > 1)} tokens a turn{total}, {limits.seconds:g} s"
 
 
 def _short(path: Path, root: Path) -> str:
