@@ -128,7 +128,7 @@ async def _call_tool(context: _Context, called: CallToolRequestParams) -> CallTo
         raise
     except EXPECTED as error:
         return _told(to_api_error(error).message, failed=True)
-    except Exception as error:
+    except Exception as error:  # the edge: the SDK would tell the client what it says
         request_id = context.request.state.request_id if context.request else "?"
         _log.exception("defect while %s was called by MCP (%s)", called.name, request_id)
         raise MCPError(INTERNAL_ERROR, f"The gateway failed. Report this request id: {request_id}") from error

@@ -164,7 +164,7 @@ class _Guarded:
         except asyncio.CancelledError:
             self._breaker.withdrawn()
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, the breaker counts it; it is raised again
             self._breaker.failed()
             if limit.expired():
                 message = f"{self._name} gave no answer within {self._policy.seconds:g} s: ask for less"

@@ -4,26 +4,14 @@ Term weights are computed here, the inverse document frequency by Qdrant (`Modif
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping
 
-import snowballstemmer
 from qdrant_client import models
 
+from tools.words import words
+
 _K1, _B = 1.2, 0.75
-_WORD = re.compile(r"[a-z0-9]+")
-_STOP_WORDS = frozenset(
-    "a an and are as at be been by did do does for from give had has have how i in is it its many me much of on or our "
-    "please show tell that the their them there these they this to was we were what when which who with you".split()
-)
-
-
-def words(text: str) -> list[str]:
-    """The stems of all words that say something."""
-    # A stemmer holds the word that it works on: threads that share one search for one another's words.
-    stemmer = snowballstemmer.stemmer("english")
-    return [stemmer.stemWord(word) for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
 
 
 def document(text: str, average: float) -> models.SparseVector:

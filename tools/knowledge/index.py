@@ -21,6 +21,7 @@ from tools.embedding import Embedder
 from tools.errors import ToolError, ToolUnavailableError
 from tools.knowledge import bm25
 from tools.knowledge.items import Context, Item, Kind
+from tools.words import words
 
 Known = Mapping[str, NDArray[np.float32]]  # vectors that need not be made again, by the text that they are of
 
@@ -179,7 +180,7 @@ def _away(error: Exception) -> ToolError:
 
 
 def _average(items: Sequence[Item]) -> float:
-    return sum(len(bm25.words(item.indexed)) for item in items) / max(len(items), 1)
+    return sum(len(words(item.indexed)) for item in items) / max(len(items), 1)
 
 
 def _dense(texts: list[str], embedder: Embedder | None, known: Known) -> NDArray[np.float32] | None:

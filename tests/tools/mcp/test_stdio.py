@@ -16,21 +16,14 @@ from tools.mcp.server import McpServer
 
 _ROOT = Path(__file__).parents[3]
 Crm = Callable[..., McpServer]
+Servers = Callable[[], list[psutil.Process]]
 
 
-_BEFORE: set[int] = set()
-
-
-@pytest.fixture(autouse=True)
-def _others_processes() -> None:
-    """What other tests have running, a database's server for one, is not ours."""
-    _BEFORE.clear()
-    _BEFORE.update(child.pid for child in psutil.Process().children())
-
-
-def servers() -> list[psutil.Process]:
-    """The processes that a test has started."""
-    return [child for child in psutil.Process().children() if child.pid not in _BEFORE]
+@pytest.fixture
+def servers() -> Servers:
+    """The processes that the test has started; what other tests have running, a database's server for one, is not."""
+    before = {child.pid for child in psutil.Process().children()}
+    return lambda: [child for child in psutil.Process().children() if child.pid not in before]
 
 
 @pytest.fixture
@@ -41,7 +34,7 @@ def description(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def crm(description: Path) -> AsyncIterator[Crm]:
+async def crm(description: Path, servers: Servers) -> AsyncIterator[Crm]:
     made: list[McpServer] = []
 
     def make(**options: Any) -> McpServer:
@@ -66,7 +59,7 @@ async def test_a_tool_that_is_offered_is_called_and_what_it_says_is_fenced(crm: 
     assert said == '<content source="mcp.crm find_customer">\nAda, customer 7\n</content>'
 
 
-async def test_a_server_made_with_the_sdk_works_over_stdio() -> None:
+async def test_a_server_made_with_the_sdk_works_over_stdio(servers: Servers) -> None:
     server = McpServer("crm", McpOptions(command=(sys.executable, "-m", "tests.tools.mcp.crm"), folder=_ROOT))
     assert "Ada, customer 7" in await call(server, "find_customer", {"name": "Ada"})
     await server.close()
@@ -102,7 +95,7 @@ async def test_a_server_has_the_environment_that_is_named_and_what_it_says_on_st
     ids=["no program", "ends at once", "garbage", "silent", "no secret", "nobody listens"],
 )
 async def test_a_server_that_cannot_be_used_is_told_in_a_line_and_nothing_of_it_stays(
-    options: dict[str, Any], fault: str
+    options: dict[str, Any], fault: str, servers: Servers
 ) -> None:
     server = McpServer("crm", McpOptions(**options))
     with pytest.raises(McpError, match=fault) as told:
@@ -113,7 +106,7 @@ async def test_a_server_that_cannot_be_used_is_told_in_a_line_and_nothing_of_it_
 
 
 async def test_a_caller_that_gives_up_while_the_server_starts_does_not_keep_it_from_starting(
-    crm: Crm,
+    crm: Crm, servers: Servers
 ) -> None:
     server = crm()
     first = asyncio.create_task(server.tools(["process"]))
