@@ -42,7 +42,8 @@ def span_id(name: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
-def _to_utc(time: datetime) -> datetime:
+def to_utc(time: datetime) -> datetime:
+    """The same instant. Raises `ValueError` where UTC has no such year."""
     try:
         return time.astimezone(UTC)
     except (
@@ -136,7 +137,7 @@ class ModelCall(_Record):
     tokens: tuple[str, ...] = ()
     usage: Usage | None = Field(None, exclude_if=lambda usage: usage is None)
     finish_reason: str
-    started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
+    started: Annotated[AwareDatetime, AfterValidator(to_utc)] | None = None  # None in older records
     time_to_first_token: float = Field(ge=0, description="Seconds.")
     latency: float = Field(ge=0, description="Seconds.")
 
@@ -168,7 +169,7 @@ class ToolCall(_Record):
     result: Any = None
     error: str | None = None
     attempts: int = Field(1, ge=1)
-    started: Annotated[AwareDatetime, AfterValidator(_to_utc)] | None = None  # None in older records
+    started: Annotated[AwareDatetime, AfterValidator(to_utc)] | None = None  # None in older records
     latency: float = Field(0.0, ge=0, description="Seconds.")
 
 
@@ -198,7 +199,7 @@ Status = Literal["completed", "failed", "cancelled"]
 class _Event(_Record):
     event_id: str = Field(default_factory=new_id)
     schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
-    time: Annotated[AwareDatetime, AfterValidator(_to_utc)] = Field(default_factory=lambda: datetime.now(UTC))
+    time: Annotated[AwareDatetime, AfterValidator(to_utc)] = Field(default_factory=lambda: datetime.now(UTC))
     tenant: ShortText = "default"
 
 
@@ -290,6 +291,13 @@ class Rating(_Event):
     def withdrawn(self) -> bool:
         """Whether it only takes back what the rater said before."""
         return self.value is None
+
+    def on_the_same(self, other: "Rating") -> bool:
+        """Whether both are one person's word on one target and metric: the later one supersedes the other."""
+        names = ["tenant", "rater", "name", "request_id", "call"]
+        if self.request_id is None:  # else the episode is not always known
+            names.append("episode_id")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
     @property
     def client_id(self) -> str | None:

@@ -32,13 +32,6 @@ class Weighed(NamedTuple):
         """See the class."""
         return self.target.agent is not None
 
-    def supersedes(self, other: Rating) -> bool:
-        """Whether it is the same person's word on the same target and metric."""
-        mine = self.rating
-        same = (mine.tenant, mine.rater, mine.name) == (other.tenant, other.rater, other.name)
-        episode = mine.request_id is not None or mine.episode_id == other.episode_id
-        return same and episode and (mine.request_id, mine.call) == (other.request_id, other.call)
-
 
 class Rater:
     """Takes and takes back ratings. Methods raise `ApiError`, `StoreError`, `OutboxError`."""
@@ -135,7 +128,7 @@ class Rater:
         standing = [
             rating
             for rating in said
-            if not rating.withdrawn and await asyncio.to_thread(self._ratings.stands, rating)
+            if not rating.withdrawn and await asyncio.to_thread(self._records.stands, rating)
         ]
         await self.record([Weighed(withdrawal(rating), _target(rating)) for rating in standing])
 

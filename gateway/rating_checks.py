@@ -1,6 +1,5 @@
 """Whether an opinion can be taken: by a declared metric, with a value that it accepts and a usable correction."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,12 @@ from agents.manifest import Agent
 from agents.metrics import DEFAULT_METRICS, Level, Metric
 from gateway.errors import ApiError
 from gateway.opinion import Value
+from gateway.wire import load
 from tools.errors import ToolError
 from tools.sql import parse_select
 
 _MAX_ROWS, _MAX_COLUMNS = 1_000, 50
+_LONGEST = 20_000  # characters of a text: see `feedback.events.LongText`
 _WHOLE = {"request": "a request", "episode": "a whole episode", "call": "one call of a request"}
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 
@@ -54,6 +55,7 @@ def checked_correction(correction: Correction, agent: Agent | None) -> Correctio
     A text for an agent with a response schema is such an answer as JSON, or its SQL. Without an agent, an answer is a
     text, and so is its correction.
     """
+    _check_length(correction)
     if isinstance(correction, dict) and correction.keys() == {"rows"}:
         _check_rows(correction["rows"])
         return correction
@@ -68,7 +70,8 @@ def checked_correction(correction: Correction, agent: Agent | None) -> Correctio
 
 
 def rows_checked(correction: Correction | None) -> Correction | None:
-    """The correction of what nobody knows yet who answered: only rows can be checked. Raises `ApiError` (400)."""
+    """The correction of what nobody knows yet who answered: length and rows are checked. Raises `ApiError` (400)."""
+    _check_length(correction)
     if isinstance(correction, dict) and correction.keys() == {"rows"}:
         _check_rows(correction["rows"])
     return correction
@@ -89,8 +92,8 @@ def _accepted(metric: Metric, name: str, values: Sequence[Value]) -> Value:
 
 def _answer_in(text: str, agent: Agent) -> dict[str, Any]:
     try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
+        answer = load(text.encode())
+    except ApiError:  # no JSON, or none that could be kept
         answer = None
     if isinstance(answer, dict):
         _check_answer(answer, agent)
@@ -105,6 +108,11 @@ def _answer_in(text: str, agent: Agent) -> dict[str, Any]:
         _check_answer(answer, agent)
         return answer
     raise _refused(f"an answer of {agent.name} by its response schema.", "this is a text.")
+
+
+def _check_length(correction: Correction | None) -> None:
+    if isinstance(correction, str) and len(correction) > _LONGEST:
+        raise _refused(f"a text of at most {_LONGEST} characters.", f"this has {len(correction)}.")
 
 
 def _fields(schema: dict[str, Any]) -> set[str]:

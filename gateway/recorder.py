@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Coroutine
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from feedback.delivery import Delivery
 from feedback.events import Erased, Rating, RequestFinished, span_id
@@ -62,6 +62,17 @@ class Recorder:
         await self._delivery.append(event)
         if event.request_id is not None:
             self._recent.pop(event.request_id, None)
+
+    def newest(self, group: Literal["episode_id", "trace_id"], name: str, tenant: str) -> str | None:
+        """The id of the last such request in an episode, or in a trace. Looks at every one: not for the event loop."""
+        return next(
+            (
+                request_id
+                for request_id, about in reversed(list(self._recent.items()))
+                if getattr(about, group) == name and about.tenant == tenant
+            ),
+            None,
+        )
 
     def recent_span(self, span: str, tenant: str) -> str | None:
         """The id of such a request by its span's. Looks at every one: not for the event loop."""

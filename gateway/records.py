@@ -60,20 +60,31 @@ class Records:
         wanted = Filter(client_id=client_id, owner=owner)
         return self._ratings.page(wanted, tenant=tenant, limit=_OF_ONE_ID).ratings
 
+    def stands(self, rating: Rating) -> bool:
+        """Whether its rater has said nothing later on the same target and metric. True before it has landed."""
+        field = "episode_id" if rating.request_id is None else "request_id"
+        waiting = self._mentioning(field, str(getattr(rating, field)))
+        if any(isinstance(event, Rating) and _supersedes(event, rating) for event in waiting):
+            return False
+        return self._ratings.stands(rating)  # second: what has moved on meanwhile has landed
+
     def _waiting(self, kind: type[E], field: str, value: str, tenant: str) -> E | None:
         """The newest such event that is on its way."""
         found: E | None = None
-        for body in self._mentioning(field, value):
-            try:
-                event = parse(body)
-            except ValidationError:  # a later version's, perhaps; it is the collector's to judge
-                continue
+        for event in self._mentioning(field, value):
             if isinstance(event, kind) and (getattr(event, field), event.tenant) == (value, tenant):
                 found = _newest(found, event)
         return found
 
-    def _mentioning(self, field: str, value: str) -> Iterator[bytes]:
+    def _mentioning(self, field: str, value: str) -> Iterator[AnyEvent]:
         text = f'"{field}":{json.dumps(value, ensure_ascii=False)}'.encode()
+        for body in self._bodies(text):
+            try:
+                yield parse(body)
+            except ValidationError:  # a later version's, perhaps; it is the collector's to judge
+                continue
+
+    def _bodies(self, text: bytes) -> Iterator[bytes]:
         yield from self._delivery.containing(text)
         for path in self._siblings:
             yield from outboxes.containing(path, text)
@@ -83,6 +94,10 @@ def _newest(one: E | None, other: E | None) -> E | None:
     """What others told by OpenTelemetry only where it is all that there is."""
     there = [event for event in (one, other) if event is not None]
     return max(there, key=lambda event: (not _told(event), event.time, event.event_id), default=None)
+
+
+def _supersedes(later: Rating, rating: Rating) -> bool:
+    return rating.on_the_same(later) and (later.time, later.event_id) > (rating.time, rating.event_id)
 
 
 def _told(event: AnyEvent) -> bool:

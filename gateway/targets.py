@@ -72,6 +72,10 @@ class Targets:
     async def _episode(self, episode_id: str, param: str, tenant: str) -> Target:
         found = await asyncio.to_thread(self._records.newest, "episode_id", episode_id, tenant)
         if found is None:
+            last = await asyncio.to_thread(self._recorder.newest, "episode_id", episode_id, tenant)
+            recent = self._recorder.recent(last, tenant) if last is not None else None
+            if recent is not None:
+                return Target(None, None, episode_id, recent.agent, recent.trace_id)
             message = f"There is no episode {episode_id!r}. Send the `x-episode-id` of an answer."
             raise ApiError(404, message, code="episode_not_found", param=param)
         told = found.origin == "otlp"
@@ -86,6 +90,11 @@ class Targets:
             last = await asyncio.to_thread(self._records.find, trace, tenant)
         else:
             last = await asyncio.to_thread(self._records.newest, "trace_id", ids[1], tenant)
+            later = await self._between(ids[1], last, tenant)
+            if later is not None and span is None:
+                return await self._request(later, None, param, tenant)
+        if last is None and span is not None:
+            return await self._of_span(span, param, tenant)
         if last is None:
             message = (
                 f"There is no request of the trace {trace!r}. Send the trace id of an answer's `traceparent`."
@@ -95,6 +104,14 @@ class Targets:
             return _of(last, None)
         spans = call_spans(last)
         return _of(last, spans.index(span)) if span in spans else await self._of_span(span, param, tenant)
+
+    async def _between(self, trace_id: str, last: RequestFinished | None, tenant: str) -> str | None:
+        """The last request of a trace, if it has left the outbox and is not in the store yet: on a topic."""
+        recent = await asyncio.to_thread(self._recorder.newest, "trace_id", trace_id, tenant)
+        if recent is None or (last is not None and last.request_id == recent):
+            return None
+        found = await asyncio.to_thread(self._records.find, recent, tenant)
+        return recent if found is None else None
 
     async def _of_span(self, span: str, param: str, tenant: str) -> Target:
         found = await asyncio.to_thread(self._records.of_span, span, tenant)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, field_validator, model_validator
 
-from feedback.events import Rating, ShortText
+from feedback.events import Rating, ShortText, to_utc
 from feedback.store import Filter
 from gateway.openai_chat import Metadata
 from gateway.opinion import About, Opinion
@@ -12,6 +12,7 @@ from gateway.rating import Weighed
 from gateway.wire import Body
 
 MOST_ITEMS = 500
+_MOST_CALLS = 100_000  # a rating that comes early may name any, and the store has to have room for it
 
 _Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 _Scalar = bool | float | str
@@ -24,14 +25,14 @@ def _no_number(value: Any) -> Any:
     return value
 
 
-_Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_no_number)]
+_Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_no_number), AfterValidator(to_utc)]
 
 
 class FeedbackRequest(Body):
     """The body of `POST /v1/feedback`: about a request, one `call` in it, or an episode."""
 
     request_id: ShortText | None = None
-    call: Annotated[int, Field(ge=0)] | None = Field(
+    call: Annotated[int, Field(ge=0, le=_MOST_CALLS)] | None = Field(
         None, description="Index in the request's calls, from 0."
     )
     episode_id: ShortText | None = None

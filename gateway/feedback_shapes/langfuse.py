@@ -104,7 +104,13 @@ class LangfuseBatch(Body):
 
 
 def accepted(errors: Sequence[ApiError], count: int) -> JSONResponse:
-    """The answer to a list of scores."""
+    """The answer to a list of scores. Raises the `ApiError` of one that failed here, for all of them.
+
+    Clients send a whole list again that was refused as a whole (5xx), and nothing of one that was taken in part.
+    """
+    for error in errors:
+        if error.status >= 500:
+            raise error
     if not errors:
         return JSONResponse({"message": "Accepted"}, 202)
     messages = [{"message": error.message} for error in errors]

@@ -3,7 +3,6 @@
 Feedback is a rating, an expectation a correction. The source's id is one of those for whom the key's owner speaks.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +12,7 @@ from starlette.responses import JSONResponse
 from feedback.events import Rating
 from gateway.errors import ApiError
 from gateway.opinion import About, Opinion, Value, as_tags, readings
-from gateway.wire import Body, Refused
+from gateway.wire import Body, Refused, load
 
 ERROR = {
     "title": "MlflowError",
@@ -72,9 +71,9 @@ class AssessmentExpectation(Body):
         said = self.value
         if self.serialized_value is not None:
             try:
-                said = json.loads(self.serialized_value.value)
-            except (ValueError, RecursionError) as error:
-                raise _no_expectation("it is not JSON") from error
+                said = load(self.serialized_value.value.encode())
+            except ApiError as error:
+                raise _no_expectation(error.message.rstrip(".")) from error
         if isinstance(said, dict) or (isinstance(said, str) and said):
             return said
         raise _no_expectation("an answer is an object or a text")
@@ -127,7 +126,7 @@ class MlflowAssessment(Body):
                 assessment_name=None if self.feedback else self.assessment_name,
                 create_time=self.create_time,
                 last_update_time=self.last_update_time,
-                **(self.metadata or {}),
+                metadata=self.metadata or None,
             ),
             source="mlflow",
             rater=None if self.source.source_id in _NOBODY else self.source.source_id,

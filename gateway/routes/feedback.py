@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
@@ -49,7 +50,13 @@ async def create_feedback_batch(request: Request) -> Response:
         outcomes = await gateway.rater.take_each(caller, [partial(_opinion, item) for item in body.items])
         return JSONResponse({"object": "list", "data": [_outcome(one) for one in outcomes]})
 
-    return await gateway.idempotency.once(request, caller, data, answer)
+    return await gateway.idempotency.once(request, caller, data, answer, complete=_final)
+
+
+def _final(body: bytes) -> bool:
+    """Whether the same batch again would be answered alike: not where something failed here, which may be over then."""
+    errors = (one.get("error") for one in orjson.loads(body)["data"])
+    return all(error is None or error["type"] != "server_error" for error in errors)
 
 
 def _opinion(item: Any) -> Opinion:

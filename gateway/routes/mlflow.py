@@ -36,5 +36,5 @@ async def _create(request: Request, trace_id: str) -> Response:
         overridden = [await gateway.rater.find(asked.overrides, caller.tenant, owner=owner, param=param)]
     weighed = await gateway.rater.weigh(caller, asked.opinion(trace_id))
     await gateway.rater.record([weighed])
-    await gateway.rater.withdraw(*(rating for rating in overridden if not weighed.supersedes(rating)))
+    await gateway.rater.withdraw(*(rating for rating in overridden if not rating.on_the_same(weighed.rating)))
     return created(asked, trace_id, weighed.rating)

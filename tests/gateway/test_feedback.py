@@ -125,7 +125,9 @@ _UNUSABLE: list[tuple[dict[str, Any], str | None, str]] = [
     ({"correction": "DELETE FROM claims"}, "correction", "one SELECT"),
     ({"correction": '{"query": 1}'}, "correction", "schema"),
     ({"correction": ""}, "correction", "1 to 20000"),
+    ({"correction": r'{"refusal": "\ud800"}'}, "correction", "neither"),
     ({"tags": {"a": 1}}, "tags.a", "string"),
+    ({"request_id": new_id("resp_"), "call": 2**31, "name": "useful"}, "call", "less than"),
 ]
 
 

@@ -6,6 +6,9 @@ import httpx
 import pytest
 
 from feedback.events import Rating, new_id
+from feedback.outbox import OutboxError
+from feedback.store import StoreError
+from gateway.recorder import Recorder
 from tests.contracts.samples import at, rating, request
 from tests.gateway.conftest import AGENT, QUESTION, World, until
 
@@ -99,6 +102,8 @@ UNUSABLE = [
     ({"since": "1700000000"}, "since"),
     ({"until": "-0.5"}, "until"),
     ({"since": "2026-01-01T00:00:00"}, "since"),
+    ({"since": "0001-01-01T00:00:00+14:00"}, "since"),
+    ({"until": "9999-12-31T23:59:59-14:00"}, "until"),
     ({"who": "ann"}, "who"),
     ({"withdrawn": "perhaps"}, "withdrawn"),
 ]
@@ -158,6 +163,28 @@ async def test_taking_back_an_old_word_leaves_the_later_one(live: World) -> None
     assert [one["feedback_id"] for one in await _listed(live.http())] == [new.event_id]
 
 
+async def test_taking_back_an_old_word_leaves_the_later_one_that_is_still_on_its_way(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert live.gateway is not None
+    old = rating(value=True, time=at(1))
+    _wrote(live, old, request("r1"))
+    monkeypatch.setattr(live.gateway.store, "write", _away)
+    new = await _rated(live, request_id="r1", value=False)
+    assert (await live.http().delete(f"{FEEDBACK}/{old.event_id}")).status_code == 200
+    monkeypatch.undo()
+
+    async def landed() -> bool:
+        return len(await _ratings(live)) > 1
+
+    await until(landed)
+    assert [one["feedback_id"] for one in await _listed(live.http("rev"))] == [new]
+
+
+def _away(*_: object) -> None:
+    raise StoreError("away")
+
+
 async def test_nobody_takes_back_what_another_has_said(live: World) -> None:
     said = rating(rater="bob")
     _wrote(live, said)
@@ -213,9 +240,6 @@ async def test_a_batch_has_its_bounds(live: World, items: list[Any]) -> None:
 async def test_what_the_disk_does_not_take_is_said_of_each_item(
     live: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from feedback.outbox import OutboxError
-    from gateway.recorder import Recorder
-
     async def full(*_: object) -> None:
         raise OutboxError("disk full")
 
@@ -223,3 +247,23 @@ async def test_what_the_disk_does_not_take_is_said_of_each_item(
     items = [{"request_id": new_id("resp_"), "value": True}] * 2
     answer = await live.http().post(f"{FEEDBACK}/batch", json={"items": items})
     assert [one["error"]["code"] for one in answer.json()["data"]] == ["storage_full"] * 2
+
+
+async def test_a_batch_that_the_disk_did_not_take_is_no_answer_to_keep_for_its_idempotency_key(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise OutboxError("disk full")
+
+    items = [{"request_id": new_id("resp_"), "value": True}, {"request_id": "nowhere", "value": True}]
+    told = []
+    for times in range(3):
+        with monkeypatch.context() as patch:
+            if times == 0:
+                patch.setattr(Recorder, "rating", full)
+            answer = await live.http().post(
+                f"{FEEDBACK}/batch", json={"items": items}, headers={"idempotency-key": "k"}
+            )
+        told.append(answer.json()["data"])
+    assert told[0][0]["error"]["code"] == "storage_full"
+    assert told[1] == told[2] and "feedback_id" in told[1][0] and "error" in told[1][1]

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from feedback.events import Rating
+from feedback.events import Rating, RequestFinished, new_id
+from feedback.outbox import OutboxError
+from gateway.recorder import Recorder
 from gateway.telemetry import call_spans
 from tests.gateway.conftest import AGENT, QUESTION, World, until
 from tests.gateway.fake_vllm import BASE
@@ -155,6 +157,8 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"datasetRunId": "r"}, 400, "no runs"),
     ({"colour": "red"}, 400, "Supported: name, value, id, traceId"),
     ({"dataType": "CORRECTION"}, 400, "a text"),
+    ({"dataType": "CORRECTION", "value": "x" * 20_001}, 400, "at most 20000 characters"),
+    ({"traceId": new_id("chatcmpl-"), "dataType": "CORRECTION", "value": "x" * 20_001}, 400, "20000 char"),
 ]
 
 
@@ -165,6 +169,21 @@ async def test_langfuse_refusals_have_a_message_and_an_error(live: World) -> Non
         response = await _basic(live).post(SCORES, json=body)
         assert response.status_code == status, response.text
         assert set(response.json()) == {"message", "error"} and words in response.json()["message"]
+
+
+async def test_langfuse_a_list_that_the_disk_did_not_take_is_refused_whole_so_that_its_client_sends_it_again(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a list that was taken in part (207), it sends nothing again."""
+    asked = await _ask(live)
+    monkeypatch.setattr(Recorder, "rating", _full)
+    score = {"traceId": asked.request_id, "name": "correct", "value": 1}
+    response = await _basic(live).post(SCORES, json=[{**score, "name": "beauty"}, score])
+    assert (response.status_code, response.json()["error"]) == (503, "storage_full")
+
+
+async def _full(*_: object) -> None:
+    raise OutboxError("disk full")
 
 
 @pytest.mark.parametrize("authorization", ["", "Basic", "Basic %%%", "Basic cGs6Zncteg==", "Bearer fw-z"])
@@ -191,7 +210,7 @@ async def test_mlflow_feedback_is_a_rating_by_its_source(live: World) -> None:
         trace_id=trace,
         feedback={"value": False},
         rationale="not so",
-        metadata={"project": "x"},
+        metadata={"create_time": "ours"},
         create_time="2026-01-01T00:00:00Z",
         last_update_time="2026-01-01T00:00:00Z",
         valid=True,
@@ -206,7 +225,10 @@ async def test_mlflow_feedback_is_a_rating_by_its_source(live: World) -> None:
         "ann/bea@example.com",
     )
     assert (rating.comment, rating.source, rating.rater_kind) == ("not so", "mlflow", "human")
-    assert rating.tags["project"] == "x"
+    assert (rating.tags["metadata"], rating.tags["create_time"]) == (
+        '{"create_time": "ours"}',
+        "2026-01-01T00:00:00Z",
+    )
     assert (told["assessment_id"], told["trace_id"], told["valid"]) == (rating.event_id, trace, True)
     assert told["feedback"] == {"value": False} and told["create_time"].endswith("Z")
 
@@ -250,11 +272,20 @@ async def test_mlflow_who_overrides_an_assessment_takes_it_back(live: World) -> 
     await until(overridden)
 
 
+def _serialized(value: str) -> dict[str, Any]:
+    return {"serialized_value": {"serialization_format": "JSON_FORMAT", "value": value}}
+
+
 MLFLOW_REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"feedback": {"value": 3}}, 400, "INVALID_PARAMETER_VALUE"),
     ({"feedback": {"error": {"error_code": "X"}}}, 400, "INVALID_PARAMETER_VALUE"),
     ({"feedback": {"value": True}, "expectation": {"value": "x"}}, 400, "INVALID_PARAMETER_VALUE"),
     ({"expectation": {"value": 3}}, 400, "INVALID_PARAMETER_VALUE"),
+    ({"expectation": {"value": "x" * 20_001}}, 400, "INVALID_PARAMETER_VALUE"),
+    *(
+        ({"expectation": _serialized(text)}, 400, "INVALID_PARAMETER_VALUE")
+        for text in ("no JSON", '{"rows": [[NaN]]}', r'{"refusal": "\ud800"}', '{"a":' * 40 + "1" + "}" * 40)
+    ),
     ({"feedback": {"value": True}, "issue": {"issue_name": "x"}}, 400, "INVALID_PARAMETER_VALUE"),
     ({"feedback": {"value": True}, "valid": False}, 400, "INVALID_PARAMETER_VALUE"),
     ({"feedback": {"value": True}, "trace_id": "another"}, 400, "INVALID_PARAMETER_VALUE"),
@@ -268,6 +299,8 @@ async def test_mlflow_refusals_have_a_code_of_mlflows(live: World) -> None:
         response = await live.http().post(_assessments(asked.request_id), json=_assessment(**change))
         assert (response.status_code, response.json().get("error_code")) == (status, code), change
         assert response.json()["message"]
+    early = _assessment(expectation=_serialized('{"a":' * 400 + "1" + "}" * 400))
+    assert (await live.http().post(_assessments(new_id("resp_")), json=early)).status_code == 400
     nobody = await live.http(None).post(_assessments(asked.request_id), json={})
     assert (nobody.status_code, nobody.json()["error_code"]) == (401, "UNAUTHENTICATED")
     broken = await live.http().post(_assessments(asked.request_id), content=b"{")
@@ -361,6 +394,36 @@ async def test_a_request_that_is_on_its_way_to_the_store_is_found_by_its_trace_a
     session = {"data": [_annotation("resolved", {"score": 1}, session_id=asked.episode_id)]}
     assert (await live.http().post("/v1/session_annotations", json=session)).status_code == 200
     monkeypatch.undo()
+
+
+async def test_a_request_that_is_on_a_topic_is_found_by_its_trace_its_span_and_its_episode(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has left the outbox and has not been collected: another of the same trace has."""
+    assert live.gateway is not None
+    parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    collected = await live.recorded((await _ask(live, traceparent=parent)).request_id)
+    asked = await _ask(live, traceparent=parent)
+    await live.recorded(asked.request_id)
+
+    def newest(_tenant: str, trace_id: str | None = None, **_: str) -> RequestFinished | None:
+        return collected if trace_id else None
+
+    monkeypatch.setattr(live.gateway.store, "newest", newest)
+    monkeypatch.setattr(live.gateway.store, "request", lambda *_: None)
+    scores = [
+        {"traceId": asked.trace_id, "name": "correct"},
+        {"traceId": asked.trace_id, "observationId": asked.span_id, "name": "useful"},
+        {"sessionId": asked.episode_id, "name": "resolved"},
+    ]
+    answers = [await _basic(live).post(SCORES, json={**score, "value": 1}) for score in scores]
+    assert [answer.status_code for answer in answers] == [200, 400, 200], [one.text for one in answers]
+    monkeypatch.undo()
+    said = {(rating.name, rating.request_id, rating.episode_id) for rating in await _said(live, 2)}
+    assert said == {
+        ("correct", asked.request_id, asked.episode_id),
+        ("resolved", None, asked.episode_id),
+    }
 
 
 def _unreachable(*_: object) -> None:
