@@ -7,14 +7,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_KINDS = ("requests", "ratings")
 _WRONG = ("missing", "twice", "different")
 
 
 def write(found: dict[str, Any], path: Path) -> bool:
-    """Print and save; whether everything that was acknowledged is there, once, as it was."""
-    wrong = sum(found[kind][count] for kind in ("requests", "ratings") for count in _WRONG)
+    """Print and save; whether something was acknowledged, and all of it is there, once, as it was."""
+    wrong = sum(found[kind][count] for kind in _KINDS for count in _WRONG)
     found["passed"] = (
-        wrong + found["dead_letters"] + found["strange"] == 0 and found["drain_seconds"] is not None
+        wrong + found["dead_letters"] + found["strange"] == 0
+        and found["drain_seconds"] is not None
+        and all(found[kind]["acknowledged"] for kind in _KINDS)  # where nothing was, nothing was tried
     )
     path.write_text(json.dumps(found, indent=2) + "\n")
     console = Console()

@@ -8,11 +8,13 @@ import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
 
+from bench.chaos import report
 from bench.chaos.clients import Told
 from bench.chaos.plan import Cut, FullDisk, Kill, Slow, plan
 from bench.chaos.verdict import Recorded, of_ratings, of_requests
@@ -129,3 +131,29 @@ def test_a_rating_that_is_missing_twice_or_another_than_was_told_is_noticed() ->
     counts = of_ratings(told, found)
     assert (counts.missing, counts.twice, counts.different, counts.untold) == (1, 1, 1, 1)
     assert not counts.right
+
+
+def test_a_run_in_which_nothing_was_acknowledged_of_one_kind_has_shown_nothing(tmp_path: Path) -> None:
+    told = Told(asked=1, completed={0: "r0"}, rated=1, acknowledged={0: ("f0", "r0", True)})
+    there = Recorded(requests={0: ["r0"]}, ratings={0: [("f0", "r0", True)]})
+
+    def passed(told: Told) -> bool:
+        found = {
+            "seed": 0,
+            "rate": 1.0,
+            "rate_reached": 1.0,
+            "seconds": 1.0,
+            "disk": "none",
+            "incidents": {},
+            "heard": {},
+            "drain_seconds": 0.0,
+            "dead_letters": 0,
+            "strange": 0,
+            "requests": asdict(of_requests(told, there)),
+            "ratings": asdict(of_ratings(told, there)),
+        }
+        return report.write(found, tmp_path / "chaos.json")
+
+    assert passed(told)
+    assert not passed(Told(asked=1, completed={0: "r0"}, rated=1))
+    assert not passed(Told(asked=1))
