@@ -23,6 +23,7 @@ from deploy.errors import FlywheelError
 from deploy.finding import Finding
 from deploy.process import answers, holder
 from deploy.settings import Settings
+from feedback.redaction import Redactor
 
 _IMPORT_SECONDS = 180
 
@@ -167,6 +168,17 @@ def external(settings: Settings) -> Iterator[Finding]:
             yield Finding("ok", what)
 
 
+def redaction(settings: Settings) -> Iterator[Finding]:
+    """Whether what `[redaction]` names can be looked for here, pipelines of Presidio included."""
+    try:
+        redactor = Redactor(settings.redaction)
+    except ValueError as error:
+        yield Finding("broken", f"redaction: {error}", "mend [redaction]")
+        return
+    on = "texts are redacted by [redaction] before they are recorded"
+    yield Finding("ok", on if redactor.on else "no redaction: requests and ratings are recorded as they are")
+
+
 def resources(settings: Settings) -> Iterator[Finding]:
     """Disk, memory, GPU."""
     free = shutil.disk_usage(settings.root).free / 2**30
@@ -215,5 +227,6 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     pipe.store,
     pipe.kafka,
     external,
+    redaction,
     resources,
 )

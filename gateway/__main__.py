@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from feedback.redaction import Redactor
 from feedback.store import Store, StoreError
 from gateway.config import ConfigError, GatewayConfig
 from gateway.listener import bound
@@ -24,8 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         config = GatewayConfig.load(path)
-        # Migrated once, before there are several processes; and what cannot be opened is told in a line.
+        # Migrated once, before there are several processes; and what cannot be opened or followed is told in a line.
         Store.open(config.store_url).close()
+        Redactor(config.redaction)
         listener = bound(config.host, config.port)
     except (ConfigError, StoreError, ValueError) as error:
         sys.stderr.write(f"gateway: {error}\n")

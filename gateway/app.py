@@ -158,7 +158,7 @@ async def _opened(
         stack.push_async_callback(limits.close)
         stack.push_async_callback(_stop, _start(limits.run(), "limits"))
         outbox_path = outboxes.path_of(config.outbox_path, place.number)
-        redactor = Redactor(config.redaction)
+        redactor = await asyncio.to_thread(Redactor, config.redaction)
         delivering = _delivering(config, place, outbox_path, store)
         delivery = redacting(await stack.enter_async_context(delivering), redactor)
         lag = await stack.enter_async_context(watched(config.kafka if place.leads else None))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feedback.redaction.presidio import PresidioRules
 from feedback.redaction.rules import Builtin
 
 _PATTERN_BYTES = 2**20  # of one expression's automaton, where re2's own limit is 8 MiB
@@ -21,6 +22,9 @@ class RedactionRules(BaseModel):
         {},
         description="Expressions of your own by name, in RE2's syntax, in which no text takes them long (no "
         "look-around, no back-references). They need the extra `redaction`.",
+    )
+    presidio: PresidioRules | None = Field(
+        None, description="Names, places and what else Presidio knows; needs the extra `presidio`."
     )
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from feedback.redaction.options import RedactionOptions, RedactionRules, compiled
+from feedback.redaction.presidio import finders
 from feedback.redaction.rules import BUILTIN, Find, matches
 
 _LEAST_NUMBER = 10**8  # smaller ones are no card's, and no own pattern should have to fear every count
@@ -63,7 +64,8 @@ class Redactor:
 
 def _compile(given: RedactionRules) -> _Rules:
     own = [(name, matches(compiled(name, pattern))) for name, pattern in given.patterns.items()]
-    return [*own, *((name, find) for name, find in BUILTIN.items() if name in given.rules)]
+    rules = [*own, *((name, find) for name, find in BUILTIN.items() if name in given.rules)]
+    return [*rules, *finders(given.presidio)] if given.presidio is not None else rules
 
 
 def _request(event: dict[str, Any], rules: _Rules) -> set[str]:

@@ -18,6 +18,7 @@ from deploy.doctor import examine
 from deploy.finding import Finding
 from deploy.settings import Settings
 from domains.insurance import database
+from feedback.redaction import RedactionOptions
 from gateway.config import ExternalModel
 
 
@@ -142,3 +143,20 @@ def test_what_leaves_this_network_is_said_and_a_missing_key_is_broken(
     monkeypatch.setenv("THEIR_KEY", "secret")
     (found,) = only(doctor.external, configured)
     assert found.verdict == "ok" and "openai/gpt-5" in found.what and "secret" not in found.what
+
+
+def test_rules_of_redaction_that_cannot_be_followed_here_are_broken(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    (nothing,) = only(doctor.redaction, settings)
+    assert nothing.verdict == "ok" and "no redaction" in nothing.what
+    rules = settings.model_copy(update={"redaction": RedactionOptions(rules=("email",))})
+    (on,) = only(doctor.redaction, rules)
+    assert on.verdict == "ok" and "before they are recorded" in on.what
+
+    def cannot(_: RedactionOptions) -> None:
+        raise ValueError("Presidio knows no SHOE_SIZE")
+
+    monkeypatch.setattr(doctor, "Redactor", cannot)
+    (broken,) = only(doctor.redaction, rules)
+    assert broken.verdict == "broken" and "SHOE_SIZE" in broken.what
