@@ -127,6 +127,9 @@ def _files(settings: Settings, known: Erasures, asked: Erased) -> list[Line]:
         lines.append(Line(f"data set {path.stem}", 1, 0, "deleted: curate another"))
     for path in sorted((settings.var / "datasets").glob("*.erased.json")):
         learnt |= {policy: [path.name] for policy in json.loads(path.read_text("utf-8"))["policies"]}
+        for run in sorted((settings.var / "runs").glob(f"{path.name.removesuffix('.erased.json')}-*")):
+            shutil.rmtree(run)
+            lines.append(Line(f"training run {run.name}", 1, 0, "deleted: its weights have learnt from it"))
     note = "learnt from a data set that is gone: train another, promote it, delete this folder (probes spell prompts)"
     left = [policy for policy in sorted(learnt) if _checkpoint(settings, policy).exists()]
     return [*lines, *(Line(f"policy {policy}", 1, 1, note) for policy in left)]

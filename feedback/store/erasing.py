@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from pydantic_core import from_json
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, literal, or_, select, update
 from sqlalchemy.types import LargeBinary
 
 from feedback.events import Erased
@@ -111,7 +111,9 @@ def kept_replies(connection: Connection, erased: Erased) -> ColumnElement[bool]:
         if connection.dialect.name == "sqlite"
         else func.position(wanted.op("IN")(c.body))
     )
-    return and_(c.tenant == erased.tenant, at > 0)
+    # An embedding's body need not say of which request it is; the headers that are kept with it do.
+    named = c.headers.contains(str(erased.request_id), autoescape=True)
+    return and_(c.tenant == erased.tenant, or_(at > 0, named))
 
 
 def letters_of(connection: Connection, erased: Erased) -> list[str]:

@@ -185,8 +185,12 @@ class ErasureContract:
             background.find("resp_1", "default") is None and background.find("resp_2", "default") is not None
         )
         assert deletions.has("resp_3", "default") and not deletions.has("resp_1", "default")
+        embedded = answers.claim(Slip("default", ids["bob"], "e"), "d")
+        assert isinstance(embedded, Claim)
+        assert answers.finish(embedded, Reply(200, {"x-request-id": "resp_1"}, b'{"data":[]}'))
         store.write([erased(None, request_id="resp_1")])
-        assert isinstance(answers.claim(Slip("default", ids["bob"], "n"), "d"), Claim)
+        for name in ("n", "e"):
+            assert isinstance(answers.claim(Slip("default", ids["bob"], name), "d"), Claim)
 
     def test_more_than_fits_into_one_statement_goes(self, store: Store):
         store.write([asked(f"r{number}", calls=()) for number in range(1_201)])

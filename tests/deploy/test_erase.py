@@ -104,6 +104,8 @@ def test_of_a_person_nothing_is_left_in_store_data_sets_or_exports_and_who_learn
     start = checkpoint(settings, "a1", by_asking)
     last = checkpoint(settings, "a2", "another data set", parent=start)
     checkpoint(settings, "a3", "another data set")
+    for run in ("ANNS-WORDS-0", "others-0"):
+        (settings.var / "runs" / run / "reinforced").mkdir(parents=True)
 
     lines = {line.where: line for line in carried_out(settings, store, "ann")}
 
@@ -116,10 +118,12 @@ def test_of_a_person_nothing_is_left_in_store_data_sets_or_exports_and_who_learn
         "outboxes": (0, 0),
         "data set ANNS-WORDS": (1, 0),
         "data set BOBS-WORDS": (1, 0),
+        "training run ANNS-WORDS-0": (1, 0),
         f"policy {start}": (1, 1),
         f"policy {last}": (1, 1),
         "export": (1, 0),
     }
+    assert [run.name for run in (settings.var / "runs").iterdir()] == ["others-0"]
     assert kept.exists() and not asked.exists() and not rated.exists()
     stone = json.loads(rated.with_suffix(".erased.json").read_text())
     assert (stone["dataset_id"], stone["samples"], stone["policies"]) == (by_rating, 1, [])
