@@ -45,6 +45,8 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "DELETE /api/public/scores/{score_id}": ("rate",),
     "POST /api/public/ingestion": ("rate",),
     "POST /api/3.0/mlflow/traces/{trace_id}/assessments": ("rate",),
+    "GET /api/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}": ("rate",),
+    "DELETE /api/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}": ("rate",),
     "POST /v1/span_annotations": ("rate",),
     "POST /v1/trace_annotations": ("rate",),
     "POST /v1/session_annotations": ("rate",),

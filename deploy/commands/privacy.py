@@ -28,8 +28,8 @@ def erase(
     r"""Forget a person, or one request, for good. The gateway must be running.
 
     Requests with all ratings of them, the person's own ratings, kept answers and dead letters are deleted, and kept out
-    if they come later. Data sets that hold any of it are deleted, with the runs that trained on them, and the policies that have learnt from
-    them listed.
+    if they come later. Data sets that hold any of it are deleted, with the runs that trained on them, and the policies
+    that have learnt from them listed.
 
     Not reached: traces at your collector, requests to other providers, backups, and Kafka's topics until their
     retention ends (a replay of them is filtered).

@@ -3,6 +3,7 @@
 Feedback is a rating, an expectation a correction. The source's id is one of those for whom the key's owner speaks.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -143,21 +144,47 @@ class MlflowCreateAssessment(Body):
 
 def created(asked: MlflowAssessment, trace_id: str, rating: Rating) -> JSONResponse:
     """The assessment, as MLflow's client reads it."""
-    time = rating.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     given = asked.model_dump(mode="json", exclude_none=True, exclude={"create_time", "last_update_time"})
-    kept = {
-        "assessment_id": rating.event_id,
-        "trace_id": trace_id,
-        "create_time": time,
-        "last_update_time": time,
-    }
-    return JSONResponse({"assessment": {**given, **kept, "valid": True}})
+    return JSONResponse({"assessment": {**given, **_kept(rating, trace_id), "valid": True}})
+
+
+def found(rating: Rating, trace_id: str, *, stands: bool) -> JSONResponse:
+    """A rating, by whatever door it came, as MLflow's client reads an assessment of the trace."""
+    source_types = {kind: name for name, kind in _KINDS.items()}
+    _, _, who = rating.rater.partition("/")
+    said: dict[str, Any] = {"feedback": {"value": rating.value}}
+    if rating.correction is not None:
+        serialized = {"serialization_format": "JSON_FORMAT", "value": json.dumps(rating.correction)}
+        said = {"expectation": {"serialized_value": serialized}}
+    if rating.comment:
+        said["rationale"] = rating.comment
+    return JSONResponse(
+        {
+            "assessment": {
+                "assessment_name": rating.tags.get("assessment_name", rating.name),
+                "source": {"source_type": source_types[rating.rater_kind], "source_id": who or "default"},
+                **said,
+                **_kept(rating, trace_id),
+                "valid": stands and not rating.withdrawn,
+            }
+        }
+    )
 
 
 def refusal(error: ApiError) -> JSONResponse:
     """An error as MLflow's client reads it."""
     code = _CODES.get(error.status, "INTERNAL_ERROR")
     return JSONResponse({"error_code": code, "message": error.message}, error.status, error.all_headers())
+
+
+def _kept(rating: Rating, trace_id: str) -> dict[str, str]:
+    time = rating.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {
+        "assessment_id": rating.event_id,
+        "trace_id": trace_id,
+        "create_time": time,
+        "last_update_time": time,
+    }
 
 
 def _no_expectation(why: str) -> ApiError:

@@ -293,6 +293,27 @@ MLFLOW_REFUSED: list[tuple[dict[str, Any], int, str]] = [
 ]
 
 
+async def test_mlflow_an_assessment_is_looked_up_and_deleted_by_who_made_it(live: World) -> None:
+    asked = await _ask(live)
+    path, client = _assessments(asked.request_id), live.http()
+    told = [
+        (await client.post(path, json=_assessment(**said))).json()["assessment"]
+        for said in (
+            {"feedback": {"value": True}, "rationale": "as in the report"},
+            {"assessment_name": "expected", "expectation": _serialized('{"rows": [[1]]}')},
+        )
+    ]
+    ids = [assessment["assessment_id"] for assessment in told]
+    shown = [(await client.get(f"{path}/{name}")).json()["assessment"] for name in ids]
+    assert shown == [{**told[0], "valid": False}, told[1] | {"expectation": _serialized('{"rows": [[1]]}')}]
+    assert (await live.http("bob").get(f"{path}/{ids[1]}")).json()["error_code"] == "RESOURCE_DOES_NOT_EXIST"
+    assert (await live.http("bob").delete(f"{path}/{ids[1]}")).status_code == 404
+    deleted = await client.delete(f"{path}/{ids[1]}")
+    assert (deleted.status_code, deleted.json()) == (200, {})
+    await _said(live, 0)
+    assert (await client.get(f"{path}/{ids[1]}")).json()["assessment"]["valid"] is False
+
+
 async def test_mlflow_refusals_have_a_code_of_mlflows(live: World) -> None:
     asked = await _ask(live)
     for change, status, code in MLFLOW_REFUSED:

@@ -86,6 +86,13 @@ async def test_feedback_by_id(live: World, method: str) -> None:
     ]
     assert answers[0] == answers[1] and answers[0][0] == 404
     assert (await live.http("ann").get(f"/v1/feedback/{theirs}")).json()["value"] is False
+    of_trace = f"/api/3.0/mlflow/traces/{request_id}/assessments"
+    answers = [
+        _told(await live.http("mal").request(method, f"{of_trace}/{asked}"), asked)
+        for asked in (theirs, new_id())
+    ]
+    assert answers[0] == answers[1] and answers[0][0] == 404
+    assert (await live.http("ann").get(f"{of_trace}/{theirs}")).json()["assessment"]["valid"] is True
 
 
 def _as_others_do(path: str, ids: dict[str, str]) -> tuple[str, dict[str, Any]]:
