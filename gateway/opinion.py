@@ -53,7 +53,7 @@ def as_tags(**said: Any) -> dict[str, str]:
 def readings(*said: bool | float | str | None) -> list[Value]:
     """What may have been meant where an API has no truth values of its own: 1 and 0, or words for them."""
     values: list[Value] = [value for value in said if value is not None]
-    words = {"true": True, "false": False}
+    words = {"true": True, "false": False, "yes": True, "no": False}  # the latter from judges of MLflow's
     for value in said:
         if isinstance(value, str) and value.lower() in words:
             values.append(words[value.lower()])

@@ -258,7 +258,7 @@ async def test_mlflow_who_overrides_an_assessment_takes_it_back(live: World) -> 
     asked = await _ask(live)
     path = _assessments(asked.trace_id)
     judge = {"source_type": "LLM_JUDGE", "source_id": "judge-1"}
-    first = await live.http().post(path, json=_assessment(source=judge, feedback={"value": True}))
+    first = await live.http().post(path, json=_assessment(source=judge, feedback={"value": "yes"}))
     (rating,) = await _said(live)
     assert (rating.rater, rating.rater_kind) == ("ann/judge-1", "model")
     overrides = first.json()["assessment"]["assessment_id"]
