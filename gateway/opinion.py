@@ -27,7 +27,8 @@ class About(NamedTuple):
 class Opinion:
     """`values` are readings of one thing that was said: the first that the metric accepts is it.
 
-    `rater` is one of those for whom the key's owner speaks; None: the owner.
+    `rater` is one of those for whom the key's owner speaks; None: the owner. `apart`: in the client's API a correction
+    is an object of its own, so that saying "wrong" takes back none that was given before.
     """
 
     about: About
@@ -39,6 +40,7 @@ class Opinion:
     source: str = "api"
     rater: str | None = None
     rater_kind: Literal["human", "model", "code"] = "human"
+    apart: bool = False
 
 
 def as_tags(**said: Any) -> dict[str, str]:

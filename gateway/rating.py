@@ -51,8 +51,11 @@ class Rater:
         self._ratings = ratings
         self._telemetry = telemetry
 
-    async def weigh(self, caller: Key, said: Opinion) -> Weighed:
-        """Find what it is about, and check it against what may be said of that. Records nothing."""
+    async def weigh(self, caller: Key, said: Opinion, before: Sequence[Rating] = ()) -> Weighed:
+        """Find what it is about, and check it against what may be said of that. Records nothing.
+
+        `before` is what will be recorded before it and is not on its way yet.
+        """
         target = await self._targets.find(said.about, caller.tenant)
         if target.agent is None:
             value = early_value(self._agents.values(), said.name, target.level, said.values)
@@ -78,7 +81,17 @@ class Rater:
             comment=said.comment,
             tags=dict(said.tags),
         )
+        if said.apart and value is False and correction is None:
+            rating = await asyncio.to_thread(self._with_correction, rating, before)
         return Weighed(rating, target)
+
+    def _with_correction(self, rating: Rating, before: Sequence[Rating]) -> Rating:
+        """With that which the same person gave before. Not a redacted one, which it would pass for whole."""
+        same = [one for one in before if rating.on_the_same(one)]
+        last = same[-1] if same else self._records.last_word(rating)
+        if last is None or last.correction is None or last.redacted:
+            return rating
+        return rating.model_copy(update={"correction": last.correction})
 
     async def record(self, weighed: Sequence[Weighed]) -> None:
         """Return when all of them are on the disk; where that fails, some may be."""
@@ -89,12 +102,17 @@ class Rater:
 
     async def take_each(self, caller: Key, said: Sequence[Callable[[], Opinion]]) -> list[Weighed | ApiError]:
         """Take each that can be taken, together; of the others, why not. In their order: later ones supersede."""
-        outcomes = [await self._weighed(caller, one) for one in said]
+        outcomes: list[Weighed | ApiError] = []
+        for one in said:
+            before = [other.rating for other in outcomes if isinstance(other, Weighed)]
+            outcomes.append(await self._weighed(caller, one, before))
         return await asyncio.gather(*map(self._recorded, outcomes))
 
-    async def _weighed(self, caller: Key, said: Callable[[], Opinion]) -> Weighed | ApiError:
+    async def _weighed(
+        self, caller: Key, said: Callable[[], Opinion], before: Sequence[Rating]
+    ) -> Weighed | ApiError:
         try:
-            return await self.weigh(caller, said())
+            return await self.weigh(caller, said(), before)
         except EXPECTED as error:
             return to_api_error(error)
 

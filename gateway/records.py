@@ -68,6 +68,20 @@ class Records:
             return False
         return self._ratings.stands(rating)  # second: what has moved on meanwhile has landed
 
+    def last_word(self, rating: Rating) -> Rating | None:
+        """What its rater has said last on the same target and metric, unless it was taken back."""
+        field = "episode_id" if rating.request_id is None else "request_id"
+        waiting = list(self._mentioning(field, str(getattr(rating, field))))  # first: as in `newest`
+        wanted = Filter(
+            rater=rating.rater,
+            name=rating.name,
+            request_id=rating.request_id,
+            episode_id=rating.episode_id if rating.request_id is None else None,
+        )
+        landed = self._ratings.page(wanted, tenant=rating.tenant, limit=_OF_ONE_ID).ratings
+        said = [one for one in (*waiting, *landed) if isinstance(one, Rating) and rating.on_the_same(one)]
+        return max(said, key=lambda one: (one.time, one.event_id), default=None)
+
     def _waiting(self, kind: type[E], field: str, value: str, tenant: str) -> E | None:
         """The newest such event that is on its way."""
         found: E | None = None

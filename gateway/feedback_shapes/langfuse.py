@@ -79,6 +79,7 @@ class LangfuseScore(Body):
                 metadata=self.metadata,
             ),
             source="langfuse",
+            apart=True,
         )
 
     def _param(self) -> str:

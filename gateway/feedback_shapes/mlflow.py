@@ -130,6 +130,7 @@ class MlflowAssessment(Body):
                 metadata=self.metadata or None,
             ),
             source="mlflow",
+            apart=True,
             rater=None if self.source.source_id in _NOBODY else self.source.source_id,
             rater_kind=_KINDS[self.source.source_type],
         )

@@ -120,6 +120,36 @@ async def test_langfuse_a_correction_is_one(live: World) -> None:
     assert (rating.name, rating.value, rating.correction) == ("correct", False, {"sql": "SELECT 1"})
 
 
+async def test_a_correction_is_an_object_of_its_own_that_a_score_of_wrong_leaves_and_of_right_replaces(
+    live: World,
+) -> None:
+    asked = await _ask(live)
+    score = {"traceId": asked.request_id, "name": "correct"}
+    correction = {**score, "value": "SELECT 1", "dataType": "CORRECTION"}
+    together = await _basic(live).post(SCORES, json=[correction, {**score, "value": 0}])
+    assert together.status_code == 202
+    (rating,) = await _said(live)
+    assert (rating.value, rating.correction) == (False, {"sql": "SELECT 1"})
+    wrong = await _basic(live).post(SCORES, json={**score, "value": 0, "comment": "as I said"})
+    assert wrong.status_code == 200
+
+    async def last() -> Rating:
+        return (await _said(live))[0]
+
+    async def landed() -> bool:
+        return (await last()).comment == "as I said"
+
+    await until(landed)
+    assert (await last()).correction == {"sql": "SELECT 1"}
+    assert (await _basic(live).post(SCORES, json={**score, "value": 1})).status_code == 200
+
+    async def right() -> bool:
+        return (await last()).value is True
+
+    await until(right)
+    assert (await last()).correction is None
+
+
 async def test_langfuse_lists_and_events_are_taken_one_by_one(live: World) -> None:
     asked = await _ask(live)
     good = {"traceId": asked.request_id, "name": "correct", "value": 1.0, "timestamp": "2026-01-01T00:00:00Z"}
