@@ -134,6 +134,10 @@ class Outbox(Reader):
         except (OSError, sqlite3.Error) as error:
             raise OutboxError(f"cannot open the outbox {path}: {error}") from error
         super().__init__(path)  # a connection of its own: a reader never waits for the disk behind a commit
+        with _as_outbox_error():
+            # What it writes are deletions. The next append's sync, or a checkpoint's, has them on the disk too.
+            self._reader.execute("PRAGMA synchronous = NORMAL")
+            self._reader.execute(f"PRAGMA wal_autocheckpoint = {_LONGEST_LOG}")
         self._thread = threading.Thread(target=self._write_until_closed, name="outbox-writer", daemon=True)
         self._thread.start()
 
@@ -160,9 +164,12 @@ class Outbox(Reader):
         self.appended.set()
 
     def delete(self, up_to: int) -> None:
-        """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`."""
-        with self._transaction():
-            self._writer.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
+        """Forget every event up to this sequence number, inclusive: the bus has them. Raises `OutboxError`.
+
+        Appends wait for the statement, and not for the disk: after a power cut the events may be there again.
+        """
+        with self._read_lock, self._write_lock, _as_outbox_error():
+            self._reader.execute("DELETE FROM outbox WHERE sequence <= ?", (up_to,))
         if self._in_log > _CHECKPOINT_BYTES:
             self._checkpoint()
 
