@@ -59,15 +59,17 @@ _SECRET = re.compile(
 
 
 def _emails(text: str) -> Iterator[Span]:
-    free = 0
+    free, found = 0, -1
     at = text.find("@")
     while at >= 0:
         start = at
         while start > free and (text[start - 1].isalnum() or text[start - 1] in _LOCAL_PART):
             start -= 1
-        domain = _DOMAIN.match(text, at + 1) if start < at else None
+        # Right behind an address stands another whose local part was read as the end of the first one's domain.
+        domain = _DOMAIN.match(text, at + 1) if start < at or at == found else None
         free = domain.end() if domain else at + 1
         if domain:
+            found = free
             yield start, free
         at = text.find("@", free)
 

@@ -4,7 +4,7 @@ import string
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feedback.redaction.rules import BUILTIN, Builtin
@@ -130,6 +130,7 @@ def test_two_beside_each_other_are_two():
     ]
 
 
+@example(words=["ann@example.com"] * 3, between=[":", ".", ":", ":"])
 @given(
     words=st.lists(st.sampled_from(FOUND["email"]), min_size=1, max_size=4),
     between=st.lists(st.text(string.punctuation + " \n", min_size=1, max_size=3), min_size=4, max_size=4),
