@@ -26,7 +26,7 @@ INSTALLED_WITH_TORCH := torch cuda-bindings cuda-pathfinder cuda-toolkit nvidia-
 # Amazon's SDK, without which only Amazon's models fail.
 FOR_LITELLM := certifi 'huggingface-hub>=1.31' "boto3 ; sys_platform == 'never'"
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-  --generate-hashes --no-annotate --quiet --extra kafka --extra postgres --extra query --extra redaction --extra documents --extra train --extra dev $(if $(UPGRADE),--upgrade)
+  --generate-hashes --no-annotate --quiet --extra kafka --extra postgres --extra query --extra redaction --extra presidio --extra documents --extra train --extra dev $(if $(UPGRADE),--upgrade)
 
 .PHONY: help setup demo up test check e2e clients bench bench-gateway bench-feedback soak chaos lock clean
 
