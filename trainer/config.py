@@ -38,6 +38,9 @@ class Grpo(_Section):
     rehearsed: int = Field(
         4, ge=0, description="Demonstrations imitated again in each step, lest they be forgotten."
     )
+    replayed: int = Field(
+        4, ge=0, description="Rare right answers of its own, sampled earlier, imitated again in each step."
+    )
     learning_rate: float = Field(2e-4, gt=0, description="Constant after two warm-up steps.")
     temperature: float = Field(
         1.15, gt=0, description="Above 1, so that a start that knows its corrections by heart explores."

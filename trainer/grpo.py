@@ -7,8 +7,7 @@ a group and, without Triton, its LM head over every prompt position too, which c
 """
 
 import asyncio
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from trainer.config import Grpo
 from trainer.curriculum import Curriculum
 from trainer.dataset import demonstrations
 from trainer.grammar import Grammars
+from trainer.rehearsal import Demonstration, Rehearsal
 from trainer.rewards import BadReferenceError, Scorer
 from trainer.rollout import roll_out
 from trainer.sampler import Sampler
@@ -33,8 +33,7 @@ from trainer.scoring import token_logprobs
 from trainer.supervised import Chat, Log, Progress
 from trainer.tasks import Task
 
-Demonstration = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a prompt and of the answer to imitate, its end mark included."""
+_KNOWN = 0.5  # share of right answers above which a task needs no rehearsal
 
 _PADDED = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
@@ -53,7 +52,7 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         grammars: Grammars,
         schema: dict[str, Any] | None,
         curriculum: Curriculum | None = None,
-        rehearsal: Iterator[Sequence[Demonstration]] | None = None,
+        rehearsal: Rehearsal | None = None,
         rows_at_once: int = 16,
         **arguments: Any,
     ) -> None:
@@ -76,8 +75,8 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         activations: those of a whole batch take more memory than the model. The returned loss has the value of all,
         and the gradient of the last.
         """
-        if self._rehearsal is not None:
-            inputs = _with(next(self._rehearsal), inputs, padding=int(self.processing_class.pad_token_id))
+        if self._rehearsal is not None and (drawn := self._rehearsal.draw()):
+            inputs = _with(drawn, inputs, padding=int(self.processing_class.pad_token_id))
         inputs, distinct = _distinct(inputs)
         advantages = inputs["advantages"]
         kept = distinct[advantages[distinct] != 0]
@@ -156,18 +155,6 @@ class SharedPrefixGRPOTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is unty
         return torch.cat([self._grammars.allowed(self._schema, row) for row in rows])
 
 
-def rehearsals(
-    demonstrations: Sequence[Demonstration], *, at_once: int, seed: int
-) -> Iterator[Sequence[Demonstration]]:
-    """`at_once` demonstrations for each step, without end: all of them in turn, each pass in an order of its own."""
-    generator = random.Random(seed)  # sampling, not secrets
-    waiting: list[Demonstration] = []
-    while True:
-        while len(waiting) < at_once:
-            waiting = generator.sample(demonstrations, len(demonstrations)) + waiting
-        yield [waiting.pop() for _ in range(at_once)]
-
-
 def _with(demonstrations: Sequence[Demonstration], inputs: dict[str, Any], *, padding: int) -> dict[str, Any]:
     """The batch with `demonstrations` as further rows whose advantage is 1.
 
@@ -241,13 +228,13 @@ def train(
         seed=seed,
     )
 
-    rehearsal = None
-    if config.rehearsed and examples:
-        known = [
-            (sampler.encode(chat), [*tokenizer.encode(answer), int(tokenizer.eos_token_id)])
-            for chat, answer in examples
-        ]
-        rehearsal = rehearsals(known, at_once=min(config.rehearsed, len(known)), seed=seed)
+    eos = int(tokenizer.eos_token_id)
+    rehearsal = Rehearsal(
+        [(sampler.encode(chat), [*tokenizer.encode(answer), eos]) for chat, answer in examples],
+        demonstrated=config.rehearsed,
+        replayed=config.replayed,
+        seed=seed,
+    )
 
     def roll(prompts: list[list[dict[str, str]]], _: GRPOTrainer) -> dict[str, list[Any]]:
         asked = [
@@ -257,7 +244,6 @@ def train(
         rollouts = asyncio.run(
             roll_out(agent, asked, model=sampler, knowledge=knowledge, temperature=config.temperature)
         )
-        eos = int(tokenizer.eos_token_id)
         for rollout in rollouts:
             if rollout.error:
                 note(f"invalid episode, not scored: {rollout.error}")
@@ -266,14 +252,27 @@ def train(
             "completion_ids": [list(r.call.completion_token_ids) if r.call else [eos] for r in rollouts],
             "logprobs": [list(r.call.logprobs) if r.call else [0.0] for r in rollouts],
             "text": [r.call.text if r.call else None for r in rollouts],
+            "episode": [
+                (r.call.prompt_token_ids, r.call.completion_token_ids) if r.call else ((), ())
+                for r in rollouts
+            ],
         }
 
-    def execution_match(index: list[int], text: list[str | None], **_: object) -> list[float | None]:
+    def execution_match(
+        index: list[int], text: list[str | None], episode: list[Demonstration], **_: object
+    ) -> list[float | None]:
         """None, not 0, for an invalid episode: TRL leaves it out."""
         rewards = [_reward(scorer, answer, tasks[i]) for i, answer in zip(index, text, strict=True)]
         for task in set(index):
-            group = [r for i, r in zip(index, rewards, strict=True) if i == task and r is not None]
-            curriculum.tell(task, group)
+            members = [
+                (r, e) for i, r, e in zip(index, rewards, episode, strict=True) if i == task and r is not None
+            ]
+            curriculum.tell(task, [reward for reward, _ in members])
+            right = [one for reward, one in members if reward > 1]
+            if len(right) > _KNOWN * len(members):
+                rehearsal.drop(task)
+            elif right:
+                rehearsal.keep(task, right[0])
         return rewards
 
     arguments = GRPOConfig(

@@ -14,6 +14,7 @@ from tests.trainer.tiny import torch
 from tools.knowledge import Item, Knowledge
 from tools.sql import Database
 from trainer.config import Grpo, Supervised
+from trainer.rehearsal import Rehearsal
 from trainer.rewards import FORMED, Scorer
 from trainer.tasks import Task
 
@@ -223,7 +224,7 @@ def test_what_is_rehearsed_adds_the_gradient_of_its_likelihood(tokenizer: Any, g
         grpo_arguments,
         tiny.adapted(tiny.model(tokenizer)),
         tokenizer,
-        rehearsal=iter([known]),
+        rehearsal=Rehearsal(known, demonstrated=2, replayed=0, seed=0),
     )
     rehearsing.model.train()
     rehearsing._compute_loss(rehearsing.model, dict(rows)).backward()
@@ -241,16 +242,6 @@ def test_what_is_rehearsed_adds_the_gradient_of_its_likelihood(tokenizer: Any, g
     assert largest > 1e-4
     for name, value in theirs.items():
         assert torch.allclose(ours[name], value, atol=1e-3 * largest), name
-
-
-def test_every_demonstration_is_rehearsed_in_turn():
-    known = [([n], [n]) for n in range(5)]
-    drawn = tiny.grpo.rehearsals(known, at_once=2, seed=1)
-    steps = [next(drawn) for _ in range(10)]
-    assert {len(step) for step in steps} == {2}
-    flat = [pair for step in steps for pair in step]
-    assert all(sorted(flat[start : start + 5]) == known for start in range(0, 20, 5))
-    assert flat[:5] != flat[5:10]
 
 
 def sft_trainer(kind: Any, folder: Path, tokenizer: Any) -> Any:
