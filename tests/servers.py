@@ -9,7 +9,7 @@ import os
 import socket
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -38,13 +38,13 @@ async def kafka_broker() -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-def kafka_program(folder: Path, port: int) -> Program:
+def kafka_program(folder: Path, port: int, settings: Mapping[str, str] | None = None) -> Program:
     """A broker at this port, from KAFKA_HOME, the folder beside the checkout or Docker. Raises `FlywheelError`."""
     with pytest.MonkeyPatch.context() as environment:
         if "KAFKA_HOME" not in os.environ and _BESIDE.is_dir():
             environment.setenv("KAFKA_HOME", str(_BESIDE))
         environment.setenv("KAFKA_HEAP_MAX", os.environ.get("KAFKA_HEAP_MAX", "384m"))
-        return broker.program(folder, port, logs=folder, durable=False)
+        return broker.program(folder, port, logs=folder, durable=False, settings=settings or {})
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
