@@ -31,6 +31,7 @@ async def create_feedback(request: Request) -> Response:
     body = parse(data, FeedbackRequest, gateway.config.bounds)
 
     async def answer() -> Response:
+        await gateway.limits.admit_told(caller)
         weighed = await gateway.rater.weigh(caller, body.opinion())
         await gateway.rater.record([weighed])
         return JSONResponse(taken(weighed))
@@ -47,6 +48,7 @@ async def create_feedback_batch(request: Request) -> Response:
     body = parse(data, FeedbackBatch, gateway.config.bounds)
 
     async def answer() -> Response:
+        await gateway.limits.admit_told(caller)
         outcomes = await gateway.rater.take_each(caller, [partial(_opinion, item) for item in body.items])
         return JSONResponse({"object": "list", "data": [_outcome(one) for one in outcomes]})
 
