@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
+import psutil
 import psycopg
 import pytest
 import pytest_asyncio
@@ -54,6 +55,33 @@ async def postgres_url() -> AsyncIterator[str]:
         yield postgres.url(folder)
 
 
+class OwnPostgres:
+    """A server of a file's own, for it may be stopped: its `url`, where little patience is asked for."""
+
+    def __init__(self, folder: Path, guard: int) -> None:
+        self.url = f"{postgres.url(folder)}&connect_timeout=2"
+        self._guard = guard
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It has stopped, and holds its sockets open."""
+        stopped = psutil.Process(self._guard).children(recursive=True)
+        for each in stopped:  # who makes the others comes first
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in stopped:
+                each.resume()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def own_postgres() -> AsyncIterator[OwnPostgres]:
+    """See `OwnPostgres`."""
+    async with _started(lambda folder: postgres.program(folder, logs=folder, durable=False)) as (folder, pid):
+        yield OwnPostgres(folder, pid)
+
+
 @pytest.fixture
 def fresh_database(postgres_url: str) -> Iterator[str]:
     """SQLAlchemy's URL of an empty database that is the test's alone; it is dropped at the end."""
@@ -93,6 +121,13 @@ def libpq(url: str) -> str:
 
 @contextlib.asynccontextmanager
 async def _running(program: Callable[[Path], Program]) -> AsyncIterator[Path]:
+    async with _started(program) as (folder, _):
+        yield folder
+
+
+@contextlib.asynccontextmanager
+async def _started(program: Callable[[Path], Program]) -> AsyncIterator[tuple[Path, int]]:
+    """Its folder, and the process that guards it."""
     # Not in pytest's folders: those are closed to the user that PostgreSQL runs as, and their paths long for a socket.
     with tempfile.TemporaryDirectory(prefix="flywheel-tests-") as name:
         Path(name).chmod(0o711)
@@ -105,7 +140,7 @@ async def _running(program: Callable[[Path], Program]) -> AsyncIterator[Path]:
             pytest.skip(str(error))
         async with aiohttp.ClientSession() as session, process.running(wanted) as running:
             await running.ready(session)
-            yield folder
+            yield folder, running.pid
 
 
 def free_port_and_next() -> int:

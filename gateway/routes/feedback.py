@@ -73,7 +73,8 @@ def _outcome(one: Weighed | ApiError) -> dict[str, Any]:
 async def list_feedback(request: Request) -> dict[str, Any]:
     """What people think now: everyone, or without the scope `review`, the caller and those for whom it rates.
 
-    A rating shows when it has landed in the store, a moment after its 200.
+    A rating shows when it has landed in the store, a moment after its 200, and may land behind later ones. Who polls
+    asks for the last minutes again by `since`, and knows by `feedback_id` what it has.
     """
     gateway = gateway_of(request)
     reader = await gateway.auth.require(request, "rate", "review")

@@ -1,61 +1,19 @@
-"""A PostgreSQL that has stopped and not ended: its sockets are open, and nobody answers. On one of this file's own."""
+"""A PostgreSQL that has stopped and not ended: its sockets are open, and nobody answers."""
 
 import asyncio
-import os
-import tempfile
 import threading
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
-import aiohttp
-import psutil
 import psycopg
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 
-from deploy import postgres, process
-from deploy.errors import FlywheelError
 from feedback.bus.local import LocalBus
 from feedback.collector import Collector
 from feedback.delivery import delivering
 from feedback.store import Store, StoreError, watched
 from tests.contracts.delivery import until
 from tests.contracts.samples import rating
-
-
-class Server:
-    def __init__(self, url, pid):
-        self.url = url
-        self._pid = pid
-
-    @contextmanager
-    def frozen(self):
-        stopped = psutil.Process(self._pid).children(recursive=True)
-        for each in stopped:  # the postmaster first: it starts no more
-            each.suspend()
-        try:
-            yield
-        finally:
-            for each in stopped:
-                each.resume()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server():
-    with tempfile.TemporaryDirectory(prefix="flywheel-tests-") as name:
-        Path(name).chmod(0o711)
-        folder = Path(name) / "s"
-        try:
-            program = postgres.program(folder, logs=folder, durable=False)
-        except FlywheelError as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(error))
-        async with aiohttp.ClientSession() as session, process.running(program) as running:
-            await running.ready(session)
-            yield Server(f"{postgres.url(folder)}&connect_timeout=2", running.pid)
 
 
 @pytest.fixture
@@ -65,13 +23,13 @@ def impatience(monkeypatch):
 
 
 @pytest.fixture
-def store(server, impatience):
-    store = Store.open(server.url)
+def store(own_postgres, impatience):
+    store = Store.open(own_postgres.url)
     yield store
     store.close()
 
 
-def test_nobody_waits_for_a_server_that_has_stopped_and_all_goes_on_when_it_does(server, store):
+def test_nobody_waits_for_a_server_that_has_stopped_and_all_goes_on_when_it_does(own_postgres, store):
     before = store.counts()
     outcomes = []
 
@@ -85,11 +43,11 @@ def test_nobody_waits_for_a_server_that_has_stopped_and_all_goes_on_when_it_does
     reading = threading.Thread(target=read)
     reading.start()
     time.sleep(0.2)  # it has asked, and is not answered yet
-    with server.frozen():
+    with own_postgres.frozen():
         with pytest.raises(StoreError, match=r"timeout|stopped answering"):
             store.counts()
         with pytest.raises(StoreError, match=r"cannot open the store: .*timeout"):
-            Store.open(server.url)
+            Store.open(own_postgres.url)
         reading.join(10)
     assert outcomes == ["the server has stopped answering"]
     assert store.counts() == before
@@ -113,9 +71,11 @@ def test_a_server_that_refuses_another_connection_is_alive(store, monkeypatch):
     assert asked
 
 
-def test_those_who_come_right_behind_one_who_was_not_answered_do_not_wait_too(server, store, monkeypatch):
+def test_those_who_come_right_behind_one_who_was_not_answered_do_not_wait_too(
+    own_postgres, store, monkeypatch
+):
     monkeypatch.setattr(watched, "_PAUSE_SECONDS", 60.0)
-    with server.frozen():
+    with own_postgres.frozen():
         with pytest.raises(StoreError):
             store.counts()
         monkeypatch.setattr(watched.Watched, "connect", None)  # nobody gets so far
@@ -123,7 +83,9 @@ def test_those_who_come_right_behind_one_who_was_not_answered_do_not_wait_too(se
             store.counts()
 
 
-async def test_what_is_delivered_meanwhile_is_in_the_store_once_when_it_goes_on(server, store, tmp_path):
+async def test_what_is_delivered_meanwhile_is_in_the_store_once_when_it_goes_on(
+    own_postgres, store, tmp_path
+):
     taken: list[str] = []
     enough = asyncio.Event()
 
@@ -137,9 +99,9 @@ async def test_what_is_delivered_meanwhile_is_in_the_store_once_when_it_goes_on(
     async with delivering(tmp_path / "outbox.db", None, LocalBus(Collector(store))) as delivery:
         appending = asyncio.create_task(append())
         await until(lambda: store.counts()["ratings"] > 20)
-        with server.frozen():
+        with own_postgres.frozen():
             await until(lambda: delivery.failures > 0)
         await until(lambda: delivery.depth().events < 50)
-        appending.cancel()
-        await asyncio.wait({appending})
+        enough.set()
+        await appending
     assert sorted(each.event_id for each in store.ratings(tenant="default")) == sorted(taken)

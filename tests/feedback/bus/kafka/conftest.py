@@ -34,7 +34,7 @@ async def bus(options):
 
 
 @pytest.fixture
-def stop(bus, options, monkeypatch):
+def brokers_away(bus, options, monkeypatch):
     """Nobody answers where the brokers should be. Returns what brings them back."""
     monkeypatch.setattr(clients, "_BOOTSTRAP_MS", 300)
 

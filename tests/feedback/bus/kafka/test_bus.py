@@ -11,5 +11,9 @@ class TestKafkaBus(BusContract):
         with collecting(options, store):
             yield
 
+    @pytest.fixture
+    def stop(self, brokers_away):
+        return brokers_away
+
     async def arrived(self):
         await collected(self.options)

@@ -24,6 +24,10 @@ class TestOverKafka(DeliveryContract):
         with collecting(options, store):
             yield
 
+    @pytest.fixture
+    def stop(self, brokers_away):
+        return brokers_away
+
     async def arrived(self):
         await collected(self.options)
 
