@@ -65,6 +65,9 @@ class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python ha
         return connection
 
     def _refused(self, error: Exception) -> None:
+        error.__traceback__ = error.__context__ = (
+            None  # a socket hangs on them that kafka-python does not close
+        )
         self.refusal = self.refusal or error
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 import pytest_asyncio
 from cryptography import x509
@@ -152,6 +153,11 @@ def test_who_is_not_let_in_is_told_what_to_look_at(secured, changes, password, m
     if "bootstrap_servers" in changes:
         changes = {"bootstrap_servers": (secured.bootstrap_servers[0].replace("localhost", "127.0.0.1"),)}
     options = KafkaOptions.model_validate(secured.model_dump() | changes)
-    with pytest.raises(BusError, match=f"Kafka at .*{mend}"):
-        topics.create(options)
-    gc.collect()
+    gc.disable()  # which would close what was left behind
+    try:
+        before = psutil.Process().num_fds()
+        with pytest.raises(BusError, match=f"Kafka at .*{mend}"):
+            topics.create(options)
+        assert psutil.Process().num_fds() == before
+    finally:
+        gc.enable()
