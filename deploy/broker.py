@@ -13,6 +13,7 @@ import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 
@@ -38,16 +39,23 @@ def named() -> tuple[str, ...]:
 
 
 def program(
-    data: Path, port: int, *, logs: Path, durable: bool = True, advertised: int | None = None
+    data: Path,
+    port: int,
+    *,
+    logs: Path,
+    durable: bool = True,
+    advertised: int | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Program:
     """A broker at `127.0.0.1:port`, with a controller at the port after it. Raises `FlywheelError` without one to run.
 
     What it holds is in `data` (with Docker: in a volume named after it), and there again at the next start; not
-    `durable` asks for less. `advertised` is the port that clients are sent to, where they must go through another's.
+    `durable` asks for less. `advertised` is the port that clients are sent to, where they must go through another's;
+    `settings` are the broker's own, beside or instead of `properties`.
     Blocks, the first time for some seconds: the storage is formatted.
     """
     home = os.environ.get("KAFKA_HOME")
-    told = properties(port, advertised)
+    told = {**properties(port, advertised), **settings}
     if home:
         command = _from_folder(Path(home), data, told)
     elif (docker := shutil.which("docker")) is not None:
@@ -115,9 +123,14 @@ def _in_docker(docker: str, data: Path, told: Mapping[str, str], *, durable: boo
     variables = [
         word
         for setting, value in {**told, "log.dirs": "/var/lib/kafka/data"}.items()
-        for word in ("--env", f"KAFKA_{setting.upper().replace('.', '_')}={value}")
+        for word in ("--env", f"{_variable(setting)}={value}")
     ]
     return (docker, "run", "--rm", "--name", name, "--network", "host", *volume, *variables, IMAGE)
+
+
+def _variable(setting: str) -> str:
+    """As the image wants it: https://hub.docker.com/r/apache/kafka, "Using environment variables"."""
+    return "KAFKA_" + setting.upper().replace("_", "__").replace("-", "___").replace(".", "_")
 
 
 def properties(port: int, advertised: int | None = None) -> dict[str, str]:

@@ -9,10 +9,11 @@ import os
 import socket
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import aiohttp
+import psutil
 import psycopg
 import pytest
 import pytest_asyncio
@@ -38,13 +39,13 @@ async def kafka_broker() -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-def kafka_program(folder: Path, port: int) -> Program:
+def kafka_program(folder: Path, port: int, settings: Mapping[str, str] | None = None) -> Program:
     """A broker at this port, from KAFKA_HOME, the folder beside the checkout or Docker. Raises `FlywheelError`."""
     with pytest.MonkeyPatch.context() as environment:
         if "KAFKA_HOME" not in os.environ and _BESIDE.is_dir():
             environment.setenv("KAFKA_HOME", str(_BESIDE))
         environment.setenv("KAFKA_HEAP_MAX", os.environ.get("KAFKA_HEAP_MAX", "384m"))
-        return broker.program(folder, port, logs=folder, durable=False)
+        return broker.program(folder, port, logs=folder, durable=False, settings=settings or {})
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -52,6 +53,33 @@ async def postgres_url() -> AsyncIterator[str]:
     """SQLAlchemy's URL of a server's own database, beside which others are made; see `fresh_database`."""
     async with _running(lambda folder: postgres.program(folder, logs=folder, durable=False)) as folder:
         yield postgres.url(folder)
+
+
+class OwnPostgres:
+    """A server of a file's own, for it may be stopped: its `url`, where little patience is asked for."""
+
+    def __init__(self, folder: Path, guard: int) -> None:
+        self.url = f"{postgres.url(folder)}&connect_timeout=2"
+        self._guard = guard
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It has stopped, and holds its sockets open."""
+        stopped = psutil.Process(self._guard).children(recursive=True)
+        for each in stopped:  # who makes the others comes first
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in stopped:
+                each.resume()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def own_postgres() -> AsyncIterator[OwnPostgres]:
+    """See `OwnPostgres`."""
+    async with _started(lambda folder: postgres.program(folder, logs=folder, durable=False)) as (folder, pid):
+        yield OwnPostgres(folder, pid)
 
 
 @pytest.fixture
@@ -93,6 +121,13 @@ def libpq(url: str) -> str:
 
 @contextlib.asynccontextmanager
 async def _running(program: Callable[[Path], Program]) -> AsyncIterator[Path]:
+    async with _started(program) as (folder, _):
+        yield folder
+
+
+@contextlib.asynccontextmanager
+async def _started(program: Callable[[Path], Program]) -> AsyncIterator[tuple[Path, int]]:
+    """Its folder, and the process that guards it."""
     # Not in pytest's folders: those are closed to the user that PostgreSQL runs as, and their paths long for a socket.
     with tempfile.TemporaryDirectory(prefix="flywheel-tests-") as name:
         Path(name).chmod(0o711)
@@ -105,7 +140,7 @@ async def _running(program: Callable[[Path], Program]) -> AsyncIterator[Path]:
             pytest.skip(str(error))
         async with aiohttp.ClientSession() as session, process.running(wanted) as running:
             await running.ready(session)
-            yield folder
+            yield folder, running.pid
 
 
 def free_port_and_next() -> int:

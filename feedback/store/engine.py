@@ -22,7 +22,8 @@ _CONNECTIONS = 5  # that a process keeps open, and as many again for a while; a 
 _WAIT_SECONDS = 10.0  # for one of them
 
 # What libpq is told unless the URL says otherwise. A server that is away, or a network that swallows packets, is an
-# error within seconds; what holds a lock, or a transaction that its process has forgotten, is ended by the server.
+# error within seconds (one that has stopped is `watched`); what holds a lock, or a transaction that its process has
+# forgotten, is ended by the server.
 _LIBPQ = {
     "connect_timeout": "5",  # seconds, for each address
     "keepalives_idle": "10",
@@ -82,7 +83,9 @@ def configuration() -> Config:
 
 def _postgresql(url: URL) -> Engine:
     try:
-        return create_engine(
+        from feedback.store.watched import Opener  # noqa: PLC0415  # psycopg is an extra
+
+        engine = create_engine(
             url,
             connect_args={name: value for name, value in _LIBPQ.items() if name not in url.query},
             pool_size=_CONNECTIONS,
@@ -93,6 +96,9 @@ def _postgresql(url: URL) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise ValueError("PostgreSQL needs psycopg: install flywheel[postgres]") from error
+    opener = Opener()
+    event.listen(engine, "do_connect", lambda _dialect, _record, _arguments, told: opener.connect(**told))
+    return engine
 
 
 def _check_encoding(connection: Connection) -> None:

@@ -1,7 +1,8 @@
 """May this key make this request now? Taken by estimate before, settled by what was used afterwards.
 
 A caller awaits `admit` as the last thing before it starts a generation, sends the headers of the admission with the
-answer, and calls `settle` once the request is over, however it ended.
+answer, and calls `settle` once the request is over, however it ended. What rates or tells of others' traces awaits
+`admit_told`.
 """
 
 import asyncio
@@ -68,9 +69,7 @@ class Limits:
 
         Raises `ApiError` (429; then nothing was taken), and `StoreError` when a budget cannot be looked up.
         """
-        plan = self._plans.get(key.id)
-        if plan is None or plan.key is not key:
-            plan = self._planned(key)
+        plan = self._plan(key)
         if not (plan.rates or plan.budgets):
             return Admission()
         held = Spent(tokens, money)
@@ -87,6 +86,17 @@ class Limits:
             self._budgets.settle(accounts, held, _NOTHING)
             raise too_fast(plan.rates, costs, taken)
         return Admission(headers(plan.rates, taken.full_in), held, plan.rates, taken.shared, accounts)
+
+    async def admit_told(self, key: Key) -> None:
+        """Take a request in which something is told and nothing generated: no tokens, and of no budget.
+
+        Raises `ApiError` (429; then nothing was taken).
+        """
+        rates = [rate for rate in self._plan(key).rates if rate.unit == "requests"]
+        costs = [1] * len(rates)
+        taken = await self._take(rates, costs)
+        if taken.refused is not None:
+            raise too_fast(rates, costs, taken)
 
     def settle(self, admission: Admission, tokens: int | None, money: int = 0) -> None:
         """The request is over and used so many tokens; None: nobody knows, the estimate stands. The first call counts.
@@ -133,7 +143,10 @@ class Limits:
             return self.rates.take(rates, costs)
         return await self._shared.take(rates, costs)
 
-    def _planned(self, key: Key) -> _Plan:
+    def _plan(self, key: Key) -> _Plan:
+        plan = self._plans.get(key.id)
+        if plan is not None and plan.key is key:
+            return plan
         own, all_keys = key.quota.over(self._config.key), self._config.of_tenant(key.tenant)
         rates = (
             *_rates(f"{{{key.tenant}}}:key:{key.id}", own, "key"),

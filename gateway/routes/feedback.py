@@ -31,6 +31,7 @@ async def create_feedback(request: Request) -> Response:
     body = parse(data, FeedbackRequest, gateway.config.bounds)
 
     async def answer() -> Response:
+        await gateway.limits.admit_told(caller)
         weighed = await gateway.rater.weigh(caller, body.opinion())
         await gateway.rater.record([weighed])
         return JSONResponse(taken(weighed))
@@ -47,6 +48,7 @@ async def create_feedback_batch(request: Request) -> Response:
     body = parse(data, FeedbackBatch, gateway.config.bounds)
 
     async def answer() -> Response:
+        await gateway.limits.admit_told(caller)
         outcomes = await gateway.rater.take_each(caller, [partial(_opinion, item) for item in body.items])
         return JSONResponse({"object": "list", "data": [_outcome(one) for one in outcomes]})
 
@@ -71,7 +73,8 @@ def _outcome(one: Weighed | ApiError) -> dict[str, Any]:
 async def list_feedback(request: Request) -> dict[str, Any]:
     """What people think now: everyone, or without the scope `review`, the caller and those for whom it rates.
 
-    A rating shows when it has landed in the store, a moment after its 200.
+    A rating shows when it has landed in the store, a moment after its 200, and may land behind later ones. Who polls
+    asks for the last minutes again by `since`, and knows by `feedback_id` what it has.
     """
     gateway = gateway_of(request)
     reader = await gateway.auth.require(request, "rate", "review")

@@ -99,5 +99,6 @@ async def _delete(request: Request, score_id: str) -> Response:
 async def _asked(request: Request) -> tuple[Gateway, Key, Any]:
     gateway = gateway_of(request)
     caller = await gateway.auth.require_of_any(request, "rate")
+    await gateway.limits.admit_told(caller)
     data = await read_body(request.receive, gateway.config.max_body_bytes)
     return gateway, caller, load(data, gateway.config.bounds)

@@ -32,6 +32,7 @@ async def create_mlflow_assessment(request: Request, trace_id: str) -> Response:
 async def _create(request: Request, trace_id: str) -> Response:
     gateway = gateway_of(request)
     caller = await gateway.auth.require_of_any(request, "rate")
+    await gateway.limits.admit_told(caller)
     body = await read(request, MlflowCreateAssessment, gateway.config.max_body_bytes, gateway.config.bounds)
     asked = body.assessment
     overridden = []

@@ -44,6 +44,7 @@ async def export_traces(request: Request) -> Response:
     gateway = gateway_of(request)
     try:
         sender = await gateway.auth.require(request, "ingest")
+        await gateway.limits.admit_told(sender)
         return await gateway.ingest.traces(request, sender)
     except EXPECTED as error:
         return refusal(request, error)
@@ -57,6 +58,7 @@ async def export_logs(request: Request) -> Response:
     gateway = gateway_of(request)
     try:
         sender = await gateway.auth.require(request, "rate")
+        await gateway.limits.admit_told(sender)
         return await gateway.ingest.logs(request, sender)
     except EXPECTED as error:
         return refusal(request, error)

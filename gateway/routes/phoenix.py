@@ -57,6 +57,7 @@ async def phoenix_version() -> str:
 async def _annotate(request: Request, kind: type[Annotations]) -> Response:
     gateway = gateway_of(request)
     caller = await gateway.auth.require_of_any(request, "rate")
+    await gateway.limits.admit_told(caller)
     read_query(request, AnnotateQuery)
     body = await read(request, kind, gateway.config.max_body_bytes, gateway.config.bounds)
     weighed = [await gateway.rater.weigh(caller, annotation.opinion()) for annotation in body.data]

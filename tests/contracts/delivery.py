@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from feedback.store import Store
 from tests.contracts.samples import rating, request
 
 Opened = Callable[..., AbstractAsyncContextManager[Delivery]]
+Hold = Callable[[], AbstractContextManager[None]]
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -51,17 +52,28 @@ class DeliveryContract:
     def opened(self, folder: Path) -> Opened:
         raise NotImplementedError
 
+    @pytest.fixture
+    def hold(self, folder: Path) -> Hold:
+        """While it is entered, nothing leaves the outbox."""
+        return lambda: busy(folder / "store.db")
+
+    async def arrived(self) -> None:
+        """Wait until what has left the outbox is in the store. Where it is at once, there is nothing to wait for."""
+
     async def test_what_is_appended_reaches_the_store_in_its_order(self, opened: Opened, store: Store):
         asked = [request(f"r{n}") for n in range(300)]
         async with opened() as delivery:
             await asyncio.gather(*map(delivery.append, asked))
             await delivery.append_encoded(rating("r0").model_dump_json().encode())
-            await until(lambda: store.counts()["ratings"] == 1)
+            await until(lambda: delivery.depth().events == 0)
+            await self.arrived()
+        assert store.counts()["ratings"] == 1
         assert list(store.requests(tenant="default")) == asked
 
     async def test_an_end_delivers_what_was_appended(self, opened: Opened, store: Store):
         async with opened() as delivery:
             await asyncio.gather(*(delivery.append(rating(f"r{n}")) for n in range(50)))
+        await self.arrived()
         assert store.counts()["ratings"] == 50
         with pytest.raises(OutboxError, match="closed"):
             await delivery.append(rating())
@@ -75,7 +87,9 @@ class DeliveryContract:
             await delivery.append(request())
         start()
         assert store.request("r1", "default") is None
-        async with opened():
+        async with opened() as delivery:
+            assert delivery.depth().events == 0
+            await self.arrived()
             assert store.request("r1", "default") is not None
 
     async def test_what_waits_is_seen_and_failures_are_counted(
@@ -92,14 +106,15 @@ class DeliveryContract:
             assert delivery.depth().events == 1
             start()
             await until(lambda: delivery.depth().events == 0)
+        await self.arrived()
         assert store.request("r1", "default") is not None
 
     async def test_a_full_disk_refuses_and_says_so_until_there_is_room(
-        self, opened: Opened, folder: Path, store: Store
+        self, opened: Opened, hold: Hold, store: Store
     ):
         taken: list[str] = []
         async with opened(max_bytes=65_536) as delivery:
-            with busy(folder / "store.db"):
+            with hold():
                 with pytest.raises(OutboxError, match="full"):
                     await append_for_ever(delivery, taken)
                 with pytest.raises(OutboxError, match="full"):
@@ -107,6 +122,7 @@ class DeliveryContract:
             await until(lambda: delivery.depth().events == 0)
             await delivery.check()
             await delivery.append(rating("later"))
+        await self.arrived()
         assert len(taken) > 20
         stored = [found.event_id for found in store.ratings(tenant="default")]
         assert stored[:-1] == taken
@@ -118,6 +134,7 @@ class DeliveryContract:
                 delivery.append(rating()),
                 return_exceptions=True,
             )
+        await self.arrived()
         assert [type(answer) for answer in answers] == [OutboxError, type(None)]
         assert store.counts()["ratings"] == 1
 
@@ -127,6 +144,7 @@ class DeliveryContract:
             await asyncio.sleep(0)
             gone.cancel()
             await delivery.append(rating())
+        await self.arrived()
         assert gone.cancelled()
         assert "r1" in [found.request_id for found in store.ratings(tenant="default")]
 

@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.connection import KafkaConnection
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 
 from feedback.bus.base import BusError
 from feedback.bus.kafka.options import KafkaOptions, connection
@@ -26,25 +29,46 @@ def opened(kind: Callable[..., Client], options: KafkaOptions, **arguments: Any)
     With the first one, kafka-python is told to log no more than what nobody else would tell.
     """
     _quiet()
-    networks: list[KafkaNetClient] = []
+    spoken: list[tuple[KafkaNetClient, _Manager]] = []
 
     def network(**settings: Any) -> KafkaNetClient:
-        networks.append(KafkaNetClient(**settings))
-        return networks[-1]
+        net = NetworkSelector(**settings)
+        manager = _Manager(net, **settings)
+        spoken.append((KafkaNetClient(net, manager), manager))
+        return spoken[-1][0]
 
     try:
-        with as_bus_error(options):
-            return kind(
-                **connection(options),
-                **arguments,
-                kafka_client=network,
-                bootstrap_timeout_ms=_BOOTSTRAP_MS,
-                receive_message_max_bytes=_RECEIVE_BYTES,
-            )
-    except BusError:
-        for each in networks:
-            each.close()
-        raise
+        return kind(
+            **connection(options),
+            **arguments,
+            kafka_client=network,
+            bootstrap_timeout_ms=_BOOTSTRAP_MS,
+            receive_message_max_bytes=_RECEIVE_BYTES,
+        )
+    except (KafkaError, OSError) as error:
+        reason, answered = error, False
+        for client, manager in spoken:
+            reason, answered = manager.refusal or error, manager.broker_version is not None
+            client.close()
+        raise BusError(f"{_words(reason, options)}; {_mend(reason, options, answered=answered)}") from error
+
+
+class _Manager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no types
+    """Keeps what was first in the way: kafka-python logs it, and raises that there was no broker in time."""
+
+    refusal: Exception | None = None
+
+    def get_connection(self, *arguments: Any, **named: Any) -> KafkaConnection:
+        """See `KafkaConnectionManager`."""
+        connection = super().get_connection(*arguments, **named)
+        connection.init_future.add_errback(self._refused)
+        return connection
+
+    def _refused(self, error: Exception) -> None:
+        error.__traceback__ = error.__context__ = (
+            None  # a socket hangs on them that kafka-python does not close
+        )
+        self.refusal = self.refusal or error
 
 
 @contextmanager
@@ -53,8 +77,23 @@ def as_bus_error(options: KafkaOptions) -> Iterator[None]:
     try:
         yield
     except (KafkaError, OSError) as error:  # the latter of certificates
-        servers = ", ".join(options.bootstrap_servers)
-        raise BusError(f"Kafka at {servers}: {str(error) or type(error).__name__}") from error
+        raise BusError(_words(error, options)) from error
+
+
+def _words(error: Exception, options: KafkaOptions) -> str:
+    return f"Kafka at {', '.join(options.bootstrap_servers)}: {str(error) or type(error).__name__}"
+
+
+def _mend(error: Exception, options: KafkaOptions, *, answered: bool) -> str:
+    """What to look at where no client could be opened. `answered`: it is a broker, and the log-in comes next."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "ca_file must hold who signed its certificate, and bootstrap_servers a name that stands in it"
+    if answered and options.sasl_mechanism is not None:  # of a refusal, kafka-python often knows only the end
+        return (
+            f"it answers and does not let us in: look at sasl_mechanism {options.sasl_mechanism}, "
+            f"sasl_username {options.sasl_username} and the password in {options.sasl_password_variable}"
+        )
+    return f"is it there, and is its listener {options.security_protocol}, as security_protocol says?"
 
 
 def _quiet() -> None:

@@ -1,6 +1,7 @@
 """What a client of Kafka must be told, and how kafka-python wants to hear it."""
 
 import os
+import ssl
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -96,7 +97,7 @@ class KafkaOptions(BaseModel):
 
 
 def connection(options: KafkaOptions) -> dict[str, Any]:
-    """What every client of kafka-python takes as keywords. Raises `BusError` where the password is not set."""
+    """What every client of kafka-python takes as keywords. Raises `BusError` without password or files."""
     arguments: dict[str, Any] = {
         "bootstrap_servers": list(options.bootstrap_servers),
         "client_id": options.prefix,
@@ -104,11 +105,7 @@ def connection(options: KafkaOptions) -> dict[str, Any]:
         "reconnect_backoff_max_ms": 2_000,
     }
     if options.security_protocol.endswith("SSL"):
-        arguments |= {
-            "ssl_cafile": options.ca_file,
-            "ssl_certfile": options.certificate_file,
-            "ssl_keyfile": options.key_file,
-        }
+        arguments["ssl_context"] = _tls(options)
     if options.security_protocol.startswith("SASL"):
         variable = str(options.sasl_password_variable)
         password = os.environ.get(variable)
@@ -120,3 +117,16 @@ def connection(options: KafkaOptions) -> dict[str, Any]:
             "sasl_plain_password": password,
         }
     return arguments
+
+
+def _tls(options: KafkaOptions) -> ssl.SSLContext:
+    # Not by kafka-python, which would take a file that is not there for a broker that is not.
+    name, file = "ca_file", options.ca_file
+    try:
+        context = ssl.create_default_context(cafile=file)
+        if options.certificate_file is not None:
+            name, file = "certificate_file or key_file", f"{options.certificate_file}, {options.key_file}"
+            context.load_cert_chain(options.certificate_file, options.key_file)
+    except OSError as error:  # `ssl.SSLError` is one
+        raise BusError(f"{name} {file} cannot be used for TLS: {error}") from error
+    return context

@@ -208,3 +208,37 @@ async def test_gateways_with_one_redis_share_their_limits_and_live_without_it(
 
 def _elsewhere(world: World) -> GatewayConfig:
     return world.config.model_copy(update={"outbox_path": world.folder / "outbox2.db"})
+
+
+_TOLD = [  # what a client sends that rates, or tells of traces; and where the answer holds its words
+    ("/v1/feedback", {"request_id": "x", "name": "correct", "value": True}, ("error", "message")),
+    ("/v1/feedback/batch", {"items": [{}]}, ("error", "message")),
+    ("/api/public/scores", [], ("message",)),
+    ("/api/public/ingestion", {"batch": []}, ("message",)),
+    ("/api/3.0/mlflow/traces/x/assessments", {"assessment": {}}, ("message",)),
+    ("/v1/span_annotations", {"data": []}, ()),
+    ("/v1/traces", {"resourceSpans": []}, ("message",)),
+    ("/v1/logs", {"resourceLogs": []}, ("message",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"), _TOLD, ids=lambda value: value if isinstance(value, str) else ""
+)
+async def test_what_rates_and_tells_of_traces_takes_requests_and_no_tokens(
+    world: World, path: str, body: Any, words: tuple[str, ...]
+) -> None:
+    spent = Quota(requests_per_minute=2, tokens_per_day=1)
+    async with limited(world, key=spent):
+        async with world.store() as store:
+            secret = Keys(store).create("app", ["ingest", "rate"])
+        client = world.http(None)
+        client.headers["authorization"] = f"Bearer {secret}"
+        first, _, last = [await client.post(path, json=body) for _ in range(3)]
+    assert first.status_code < 429
+    assert last.status_code == 429
+    assert 20 <= int(last.headers["retry-after"]) <= 30
+    said: Any = last.json() if words else last.text
+    for name in words:
+        said = said[name]
+    assert "requests per minute of this key" in said

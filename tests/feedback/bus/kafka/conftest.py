@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import pytest
 
 from feedback.bus.base import BusError
-from feedback.bus.kafka import topics
+from feedback.bus.kafka import clients, topics
 from feedback.bus.kafka.collecting import Collecting
 from feedback.bus.kafka.lag import lag
 from feedback.bus.kafka.options import KafkaOptions
-from feedback.bus.kafka.producer import KafkaBus
+from feedback.bus.kafka.producer import KafkaBus, Sender
 from feedback.bus.kafka.reading import read
 from feedback.collector import Collector
 from feedback.redaction import RedactionOptions, Redactor
@@ -31,6 +31,23 @@ async def bus(options):
     bus = KafkaBus(options)
     yield bus
     await bus.close()
+
+
+@pytest.fixture
+def brokers_away(bus, options, monkeypatch):
+    """Nobody answers where the brokers should be. Returns what brings them back."""
+    monkeypatch.setattr(clients, "_BOOTSTRAP_MS", 300)
+
+    def stop():
+        there = bus._sender
+        bus._sender = Sender(options.model_copy(update={"bootstrap_servers": ("127.0.0.1:1",)}))
+
+        def start():
+            bus._sender = there
+
+        return start
+
+    return stop
 
 
 @contextmanager

@@ -1,11 +1,49 @@
 import asyncio
 import os
 import signal
+from contextlib import contextmanager
 
+import pytest
+
+from feedback.delivery import delivering
 from feedback.delivery_process import delivering_apart
-from tests.contracts.delivery import until
+from tests.contracts.delivery import DeliveryContract, until
 from tests.contracts.samples import change, rating, request
 from tests.feedback.bus.kafka.conftest import collected, collecting
+
+
+class TestOverKafka(DeliveryContract):
+    """What is delivered is on Kafka, and the collector's a moment later: `arrived` waits for that.
+
+    So what the last run left is on its topics when the next begins, policy changes alone in the store (see below).
+    """
+
+    @pytest.fixture(autouse=True)
+    def _collected(self, options, store):
+        self.options = options
+        with collecting(options, store):
+            yield
+
+    @pytest.fixture
+    def stop(self, brokers_away):
+        return brokers_away
+
+    async def arrived(self):
+        await collected(self.options)
+
+    @pytest.fixture
+    def opened(self, folder, bus):
+        return lambda max_bytes=None: delivering(folder / "outbox.db", max_bytes, bus)
+
+    @pytest.fixture
+    def hold(self, stop):
+        @contextmanager
+        def hold():
+            start = stop()
+            yield
+            start()
+
+        return hold
 
 
 async def test_what_is_appended_goes_by_kafka_into_the_store_though_the_process_that_delivers_is_killed(

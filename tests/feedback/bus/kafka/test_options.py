@@ -1,3 +1,5 @@
+import ssl
+
 import pytest
 from pydantic import ValidationError
 
@@ -10,21 +12,19 @@ SASL = {
     "sasl_mechanism": "SCRAM-SHA-512",
     "sasl_username": "flywheel",
     "sasl_password_variable": "THE_PASSWORD",
-    "ca_file": "ca.pem",
 }
 
 
 def test_a_password_comes_from_the_named_variable_and_is_never_in_the_options(monkeypatch):
     monkeypatch.setenv("THE_PASSWORD", "s3cret")
     options = KafkaOptions.model_validate(SASL)
-    assert connection(options) == {
+    told = connection(options)
+    assert told.pop("ssl_context").verify_mode == ssl.CERT_REQUIRED
+    assert told == {
         "bootstrap_servers": ["broker:9093"],
         "client_id": "flywheel",
         "security_protocol": "SASL_SSL",
         "reconnect_backoff_max_ms": 2_000,
-        "ssl_cafile": "ca.pem",
-        "ssl_certfile": None,
-        "ssl_keyfile": None,
         "sasl_mechanism": "SCRAM-SHA-512",
         "sasl_plain_username": "flywheel",
         "sasl_plain_password": "s3cret",
@@ -58,3 +58,14 @@ def test_options_that_do_not_fit_together_are_refused(changes, reason):
 def test_certificates_without_tls_are_refused():
     with pytest.raises(ValidationError, match="certificates have no effect"):
         KafkaOptions(bootstrap_servers=("b:1",), ca_file="ca.pem")
+
+
+@pytest.mark.parametrize("fields", [("ca_file",), ("certificate_file", "key_file")], ids="".join)
+def test_a_certificate_that_is_not_there_or_is_none_is_named(fields, monkeypatch, tmp_path):
+    monkeypatch.setenv("THE_PASSWORD", "s3cret")
+    file = tmp_path / "odd.pem"
+    options = KafkaOptions.model_validate(SASL | dict.fromkeys(fields, str(file)))
+    for _ in range(2):
+        with pytest.raises(BusError, match=f"{fields[0]}.*odd.pem"):
+            connection(options)
+        file.write_text("no certificate")
