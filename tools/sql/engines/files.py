@@ -29,6 +29,7 @@ class FileEngine:
             "kind": kind,
             "path": str(path.absolute()),
             "tables": {table.name: [column.name for column in table.columns] for table in tables},
+            "places": [(table.schema, table.name) for table in tables],
             "names": sorted(schema.names) if schema else [],
             "views": [table.name for table in tables if table.view],
             "hidden": sorted(schema.hidden_anywhere) if schema else [],

@@ -8,6 +8,7 @@ trusts neither the statement nor the guard before it.
 
 import json
 import os
+import re
 import resource
 import sqlite3
 import sys
@@ -95,7 +96,7 @@ def _sqlite(config: Config, request: Request) -> Answer:
             connection.execute("PRAGMA cell_size_check = ON")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA query_only = ON")
-            connection.set_authorizer(_authorizer(config))
+            connection.set_authorizer(_authorizer(config, request["sql"]))
             connection.set_progress_handler(lambda: time.monotonic() > deadline, _PROGRESS_INSTRUCTIONS)
             cursor = connection.execute(request["sql"])
             if cursor.description is None:
@@ -122,12 +123,19 @@ def _quoted(path: str) -> str:
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _authorizer(config: Config) -> Callable[..., int]:
+def _shadowed(views: Iterable[str], sql: str) -> set[str]:
+    """Views after which a query in WITH is called: what that reads, SQLite would tell as read by the view."""
+    gap = r"(?:\s|/\*.*?\*/|--[^\n]*\n)*"
+    named = rf"[\"\]`']?{gap}(?:\([^()]*\){gap})?AS{gap}(?:NOT\b{gap})?(?:MATERIALIZED\b{gap})?\("
+    return {view for view in views if re.search(re.escape(view) + named, sql, re.IGNORECASE | re.DOTALL)}
+
+
+def _authorizer(config: Config, sql: str) -> Callable[..., int]:
     """SQLite asks before it compiles each access (https://sqlite.org/c3ref/set_authorizer.html)."""
-    readable = {table.lower(): {c.lower() for c in columns} for table, columns in config["tables"].items()}
-    views = {view.lower() for view in config["views"]}
+    readable = {table: set(columns) for table, columns in config["tables"].items()}
+    views = set(config["views"]) - _shadowed(config["views"], sql)
     functions = set(config["functions"])
-    others = set(config["names"]) - set(readable)
+    others = set(config["names"]) - {table.lower() for table in readable}
 
     def authorize(action: int, first: str | None, second: str | None, *where: str | None) -> int:
         if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
@@ -136,13 +144,13 @@ def _authorizer(config: Config) -> Callable[..., int]:
             return sqlite3.SQLITE_OK if (second or "").upper() in functions else sqlite3.SQLITE_DENY
         if action != sqlite3.SQLITE_READ:
             return sqlite3.SQLITE_DENY
-        table, column = (first or "").lower(), (second or "").lower()
-        if (where[1] or "").lower() in views:  # what a view reads is its owner's to decide
+        table, column = first or "", second or ""  # as they were declared
+        if where[1] in views:  # what a view reads is its owner's to decide
             return sqlite3.SQLITE_OK
         if column:
             return sqlite3.SQLITE_OK if column in readable.get(table, ()) else sqlite3.SQLITE_DENY
         # Rows are counted: of a table, or of a query in WITH or FROM by the name that it has there.
-        known = table not in others and not table.startswith(("sqlite_", "pragma_"))
+        known = table.lower() not in others and not table.lower().startswith(("sqlite_", "pragma_"))
         return sqlite3.SQLITE_OK if known else sqlite3.SQLITE_DENY
 
     return authorize
@@ -246,12 +254,14 @@ def _read_again(duckdb: Any, connection: Any, config: Config, sql: str) -> None:
     aliases = {name.lower() for table in tables for name in (table["alias"], table["table_name"]) if name}
     queries = {entry["key"].lower() for node in nodes for entry in (node.get("cte_map") or {}).get("map", ())}
     readable = {table.lower() for table in config["tables"]}
+    places = {(place.lower(), name.lower()) for place, name in config["places"]}
     for node in nodes:
         if isinstance(kind := node.get("type"), str) and not kind.startswith(_DUCKDB_KINDS):
             raise RefusedError(f"not authorized: {kind.lower()}")
     for table in tables:
-        known = readable if table["schema_name"] else readable | queries
-        if table["table_name"].lower() not in known or table.get("column_name_alias"):
+        place, name = table["schema_name"].lower(), table["table_name"].lower()
+        known = (place, name) in places if place else name in readable | queries
+        if not known or table["catalog_name"] or table.get("column_name_alias"):
             raise RefusedError(f"not authorized: table {table['table_name']}")
     for node in nodes:
         _check_duckdb_names(node, set(config["hidden"]), aliases, set(config["functions"]))
@@ -263,7 +273,8 @@ def _check_duckdb_names(
     kind = node.get("type")
     if kind == "COLUMN_REF":
         names = {name.lower() for name in node["column_names"]}
-        if names & hidden or (len(node["column_names"]) == 1 and names & aliases):
+        parts = len(node["column_names"])
+        if names & hidden or parts > 2 or (parts == 1 and names & aliases):
             raise RefusedError(f"not authorized: column {node['column_names'][-1]}")
     elif kind == "JOIN" and (
         node.get("ref_type") == "NATURAL"
