@@ -60,8 +60,8 @@ class Guard:
         try:
             self._check_text(sql)
             tree = self._parse(sql)
-            self._check_nodes(tree)
             notes = self._texts_in_double_quotes(tree) if self._dialect == "sqlite" else ()
+            self._check_nodes(tree)
             written = self._write(self._resolve(tree))
             again = self._parse(written)
             self._check_nodes(again)
@@ -106,7 +106,9 @@ class Guard:
             )
         long = token.token_type is not TokenType.STRING and len(token.text.encode()) > _LONGEST_NAME
         if long and self._dialect == "postgres":
-            raise ToolError(f"{token.text[:20]}… is longer than the {_LONGEST_NAME} bytes that a name can have")
+            raise ToolError(
+                f"{token.text[:20]}… is longer than the {_LONGEST_NAME} bytes that a name can have"
+            )
 
     def _parse(self, sql: str) -> exp.Expr:
         trees = [tree for tree in sqlglot.parse(sql, dialect=self._dialect) if tree is not None]
@@ -243,7 +245,9 @@ class Guard:
         outputs = query.named_selects if query is not None else []
         place = column.find_ancestor(exp.Ordered, exp.Distinct, exp.Query)
         around = place.parent.parent if isinstance(place, exp.Ordered) and place.parent else None
-        own = query is not None and (around is query or (isinstance(place, exp.Distinct) and place.parent is query))
+        own = query is not None and (
+            around is query or (isinstance(place, exp.Distinct) and place.parent is query)
+        )
         alone = column.parent is place or isinstance(column.parent, exp.Tuple)
         plain = own and column.name in outputs and (alone or column.name not in tables)
         if not plain or column.name.lower() in self._schema.hidden_anywhere:
@@ -284,7 +288,9 @@ def _fault(node: exp.Expr) -> str | None:  # noqa: C901, PLR0911  # one line for
             return "the columns of a table keep their names" if alias is not None and alias.columns else None
         case exp.Literal() if not node.is_string and not _NUMBER.fullmatch(node.name):
             return f"{node.name} is not a plain number"
-        case exp.In() if node.args.get("field") or node.args.get("unnest"):  # to SQLite, IN x reads the table x
+        case exp.In() if node.args.get("field") or node.args.get(
+            "unnest"
+        ):  # to SQLite, IN x reads the table x
             return "IN needs a list or a query in parentheses"
         case exp.Subquery() if isinstance(node.this, exp.Table) and node.alias:
             return "a join in parentheses has no name of its own: name its tables"
@@ -340,7 +346,9 @@ def _leave_out_schemas(tree: exp.Expr) -> None:
     named = {(table.db, table.name) for table in tree.find_all(exp.Table) if table.alias == table.name}
     for column in tree.find_all(exp.Column):
         if column.db and ((column.db, column.table) not in named or column.catalog):
-            raise ToolError(f"{column.db}.{column.table} is not read here: write {column.table}.{column.name}")
+            raise ToolError(
+                f"{column.db}.{column.table} is not read here: write {column.table}.{column.name}"
+            )
         column.set("db", None)
 
 
