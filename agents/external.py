@@ -9,12 +9,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from agents.model import Delta, ModelError, ModelRequest
-from feedback.events import ModelCall, Usage
+from feedback.events import ModelCall, Usage, new_id
 from tools.tool import ToolSpec
 
 
@@ -68,7 +68,7 @@ class ExternalModel:
             sampling=request.sampling,
             text=text,
             reasoning=getattr(choice.message, "reasoning_content", None),
-            tool_calls=tuple(call.model_dump(exclude_none=True) for call in choice.message.tool_calls or ()),
+            tool_calls=_told_apart(choice.message.tool_calls or ()),
             prompt_token_ids=(),
             completion_token_ids=(),
             logprobs=(),
@@ -122,6 +122,15 @@ def _body(request: ModelRequest) -> dict[str, Any]:
         body["tools"] = [_tool(spec) for spec in request.tools]
         body["tool_choice"] = request.tool_choice
     return body
+
+
+def _told_apart(made: Iterable[Any]) -> tuple[dict[str, Any], ...]:
+    """Tool calls, each with an id of its own, which not every provider gives them."""
+    calls: dict[str, dict[str, Any]] = {}
+    for call in made:
+        name = call.id if call.id and call.id not in calls else new_id("call_")
+        calls[name] = {**call.model_dump(exclude_none=True), "id": name}
+    return tuple(calls.values())
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class Turns:
             call = self.calls[-1]
             assert isinstance(call, ModelCall), "that is what was generated"
             if last or self._is_answer(call):
-                self.fault = await self.tools.faults(parse_answer(call.text) or {})
+                async with asyncio.timeout_at(self.deadline):
+                    self.fault = await self.tools.faults(parse_answer(call.text) or {})
                 if self.fault is None or self._corrected:
                     if self.fault is None and not (last and not self.tools.checks):
                         yield Delta(call.text, tuple(map(Token, call.tokens, call.logprobs)))

@@ -36,5 +36,23 @@ def as_content(text: str, source: str) -> str:
     return f'<{TAG} source="{name}">\n{_MARKS.sub(_as_entity, text)}\n</{TAG}>'
 
 
+def without_middle(text: str, start: int, end: int, note: str) -> str:
+    """`text` with `note` for what stands from `start` to `end`. A fence that is cut open is closed, and one in whose
+    middle the rest begins is opened again.
+    """
+    before, after = _fence_around(text, start), _fence_around(text, end)
+    head, tail = text[:start], text[end:]
+    if before != after:
+        head += f"\n</{TAG}>" if before is not None else ""
+        tail = f"{text[after : text.index(chr(10), after)]}\n{tail}" if after is not None else tail
+    return f"{head}\n{note}\n{tail}"
+
+
+def _fence_around(text: str, place: int) -> int | None:
+    """Where the fence begins in which a place is: nothing inside one can look like its beginning or its end."""
+    begins = text.rfind(f'<{TAG} source="', 0, place)
+    return None if begins < 0 or text.find(f"</{TAG}>", begins, place) >= 0 else begins
+
+
 def _as_entity(mark: re.Match[str]) -> str:
     return f"&#{ord(mark[0])};"

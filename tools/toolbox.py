@@ -27,6 +27,7 @@ from tenacity import (
 
 from tools.arguments import nearest, parse
 from tools.breaker import Breaker
+from tools.content import without_middle
 from tools.errors import ToolError, ToolUnavailableError
 from tools.tool import AnswerCheck, Tool, ToolSpec
 
@@ -161,7 +162,13 @@ class _Guarded:
         except ToolError:
             self._breaker.succeeded()
             raise
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if (
+                task is not None and not task.cancelling()
+            ):  # nobody asked for it: something in the tool gave up
+                self._breaker.failed()
+                raise RuntimeError(f"{self._name} cancelled itself") from error
             self._breaker.withdrawn()
             raise
         except Exception as error:  # whatever it is, the breaker counts it; it is raised again
@@ -184,4 +191,5 @@ def _bounded(result: str, limit: int) -> str:
         return result
     end = limit // 4
     cut = len(result) - limit
-    return f"{result[: limit - end]}\n[… {cut} characters left out: ask for less …]\n{result[len(result) - end :]}"
+    note = f"[… {cut} characters left out: ask for less …]"
+    return without_middle(result, limit - end, len(result) - end, note)

@@ -1,9 +1,12 @@
 """An answer that its tools can check: what is wrong goes back to the model, and never to who asked."""
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agents.loop import Finished, run
+import pytest
+
+from agents.loop import EpisodeError, Finished, run
 from agents.manifest import Agent
 from agents.model import Delta
 from feedback.events import Message, Sampling
@@ -66,3 +69,24 @@ async def test_tokens_of_an_answer_that_was_checked_come_with_it(
 ):
     finished, shown = await steps(limited, knowledge, Talking("12, I think", RIGHT), turns=2)
     assert finished.text == shown == RIGHT
+
+
+async def test_a_check_that_takes_too_long_ends_with_the_time_of_the_episode(
+    limited: Callable[..., Agent], knowledge: Knowledge
+):
+    over = threading.Event()
+    tools = Toolbox.of(toolbox(Answering()), Toolbox({}, [lambda _: str(over.wait(60))]))
+    episode = run(
+        limited(turns=2, seconds=1),
+        ASKED,
+        model=Talking(RIGHT),
+        knowledge=knowledge,
+        sampling=Sampling(),
+        tools=tools,
+    )
+    try:
+        with pytest.raises(EpisodeError) as failed:
+            _ = [step async for step in episode]
+    finally:
+        over.set()
+    assert failed.value.code == "timeout"

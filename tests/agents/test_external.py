@@ -88,3 +88,14 @@ async def test_a_refusal_is_told_in_the_loops_words(
 async def test_what_the_list_of_models_has_is_known_of_their_windows():
     assert (window_of("openai/gpt-4o") or 0) > 100_000
     assert window_of("openai/some-model-of-ours") is None
+
+
+async def test_calls_to_which_a_provider_gives_one_id_are_told_apart(provider: FakeProvider):
+    provider.tool_calls = 2
+    request = ModelRequest(REQUEST.messages, None, REQUEST.sampling, tools=(COUNT,), tool_choice="required")
+    (call,) = await asked(model(provider), request)
+    assert isinstance(call, ModelCall)
+    one, two = call.tool_calls
+    assert one == TOOL_CALL
+    assert two["id"] != one["id"]
+    assert two["function"] == one["function"]

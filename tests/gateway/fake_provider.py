@@ -24,6 +24,7 @@ USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
 class FakeProvider:
     """How it should behave, and what has been asked of it. It answers with a tool call where tools are offered."""
 
+    tool_calls: int = 1  # of which all have the same id
     failures: deque[tuple[int, str]] = field(default_factory=deque)  # status and message of the next answers
     headers: dict[str, str] = field(default_factory=dict)  # of failures
     seconds_per_chunk: float = 0.001
@@ -67,7 +68,10 @@ class FakeProvider:
         message: dict[str, Any] = {"role": "assistant", "content": self.content, "refusal": None}
         reason = "stop"
         if body.get("tools"):
-            message, reason = {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}, "tool_calls"
+            message, reason = (
+                {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL] * self.tool_calls},
+                "tool_calls",
+            )
         choices = [
             {"index": index, "message": message, "finish_reason": reason, "logprobs": None}
             for index in range(body.get("n") or 1)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tools.content import as_content
 from tools.errors import ToolError, ToolUnavailableError
 from tools.tool import FunctionTool, ToolSpec
 from tools.toolbox import Toolbox, ToolPolicy
@@ -212,4 +213,22 @@ async def test_a_result_that_no_utf8_can_hold_is_made_to():
 
 async def test_a_tool_that_gives_no_text_is_a_defect():
     outcome = await box(Scripted({"rows": 3})).run("search", "{}")  # type: ignore[arg-type]  # against the types
+    assert outcome.fault == "defect"
+
+
+async def test_what_is_left_of_a_long_result_stays_inside_its_fence():
+    fences = [as_content(letter * 80, letter) for letter in "abc"]
+    for characters in range(40, 300):
+        outcome = await box(Scripted("\n".join(fences)), policy=ToolPolicy(characters=characters)).run(
+            "search", "{}"
+        )
+        inside = False
+        for line in str(outcome.result).splitlines():
+            inside = (inside or line.startswith("<content source=")) and line != "</content>"
+            for letter in "abc":
+                assert inside or letter * 3 not in line, outcome.result
+
+
+async def test_a_tool_that_cancels_itself_is_a_defect_and_not_the_callers_wish():
+    outcome = await box(Scripted(asyncio.CancelledError())).run("search", "{}")
     assert outcome.fault == "defect"

@@ -1,8 +1,8 @@
 """What a statement may be made of: kinds of nodes, functions and types. What is not listed is refused.
 
 Left out on purpose, though they only read: what makes a large value out of a small one (`repeat`, `lpad`, `printf`,
-`range`), what reads files, settings, the server or its catalogs, what takes SQL or a relation as text, what sleeps or
-counts up, and whatever takes a whole row.
+`range`, a cast to BIT), what reads files, settings, the server or its catalogs, what takes SQL or a relation as text,
+what sleeps or counts up, and whatever takes a whole row.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ TYPES = frozenset(
     "TINYINT SMALLINT INT BIGINT INT128 UTINYINT USMALLINT UINT UBIGINT FLOAT DOUBLE DECIMAL REAL "
     "NUMERIC MONEY BOOLEAN CHAR NCHAR VARCHAR NVARCHAR TEXT DATE DATE32 TIME TIMETZ TIMESTAMP "
     "TIMESTAMPTZ TIMESTAMPNTZ TIMESTAMPLTZ TIMESTAMP_S TIMESTAMP_MS TIMESTAMP_NS DATETIME INTERVAL "
-    "UUID BIT YEAR".split()
+    "UUID YEAR".split()
 )
 
 _COMMON = frozenset(

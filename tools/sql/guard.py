@@ -27,7 +27,7 @@ from tools.sql.schema import SYSTEM_PREFIXES, Schema, Table
 MOST_CHARACTERS = 10_000
 _MOST_TOKENS = 2_000
 _DEEPEST = 40
-_LONGEST_NAME = 60  # of a column that the model gave no name; PostgreSQL cuts at 63 bytes
+_LONGEST_NAME = 63  # bytes: PostgreSQL cuts off the rest, and what were two names is one
 _MOST_GENERATED = 100_000
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -60,8 +60,8 @@ class Guard:
         try:
             self._check_text(sql)
             tree = self._parse(sql)
-            self._check_nodes(tree)
             notes = self._texts_in_double_quotes(tree) if self._dialect == "sqlite" else ()
+            self._check_nodes(tree)
             written = self._write(self._resolve(tree))
             again = self._parse(written)
             self._check_nodes(again)
@@ -94,15 +94,20 @@ class Guard:
             raise ToolError(f"the statement has more than {_MOST_TOKENS:,} words: ask for less at a time")
         depth = 0
         for token in tokens:
-            self._check_letters(token)
+            self._check_word(token)
             depth += (token.token_type in _OPENING) - (token.token_type in _CLOSING)
             if depth > _DEEPEST:
                 raise ToolError(f"the statement nests deeper than {_DEEPEST} levels: write it in fewer")
 
-    def _check_letters(self, token: Token) -> None:
+    def _check_word(self, token: Token) -> None:
         if token.token_type not in _QUOTED and not token.text.isascii():
             raise ToolError(
                 f"{token.text!a} holds letters that are not plain ones: outside quotes use a-z, 0-9 and _ only"
+            )
+        long = token.token_type is not TokenType.STRING and len(token.text.encode()) > _LONGEST_NAME
+        if long and self._dialect == "postgres":
+            raise ToolError(
+                f"{token.text[:20]}… is longer than the {_LONGEST_NAME} bytes that a name can have"
             )
 
     def _parse(self, sql: str) -> exp.Expr:
@@ -158,13 +163,18 @@ class Guard:
 
     def _resolve(self, tree: exp.Expr) -> exp.Expr:
         _name_outputs(tree, self._dialect)
-        tree = normalize_identifiers(tree, dialect=self._dialect)
+        if self._schema.ignores_case:
+            for identifier in tree.find_all(exp.Identifier):
+                identifier.set("this", self._schema.fold(identifier.name))
+        else:
+            tree = normalize_identifiers(tree, dialect=self._dialect)
         names = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
         for name in names:
             if name in self._schema.names or name.startswith(SYSTEM_PREFIXES):
                 raise ToolError(f"WITH {name}: a table is called so; give the WITH query a name of its own")
         tree = qualify_tables(tree, dialect=self._dialect, on_qualify=self._place)
         tree = qualify_columns(tree, self._mapping, allow_partial_qualification=True, dialect=self._dialect)
+        _leave_out_schemas(tree)
         return quote_identifiers(tree, dialect=self._dialect)
 
     def _place(self, reference: exp.Table) -> None:
@@ -192,44 +202,54 @@ class Guard:
         if any(not isinstance(star.parent, exp.Count) for star in tree.find_all(exp.Star)):
             raise ToolError("it is not known which columns * stands for here: name them")
         queries = {cte.alias: _outputs(cte) for cte in tree.find_all(exp.CTE)}
+        scopes: _Scopes = defaultdict(dict)
         tables: defaultdict[str, set[Table]] = defaultdict(set)
-        derived: defaultdict[str, set[str]] = defaultdict(set)
         for subquery in tree.find_all(exp.Subquery):
-            derived[subquery.alias] |= _outputs(subquery)
+            if _read_from(subquery):
+                scopes[id(subquery.find_ancestor(exp.Select))][subquery.alias] = _outputs(subquery)
         for reference in tree.find_all(exp.Table):
             table = self._schema.at(reference.db, reference.name)
+            scope = scopes[id(reference.find_ancestor(exp.Select))]
             if table is not None and reference.db:
                 tables[reference.alias].add(table)
+                scope[reference.alias] = table
             elif reference.name in queries and not reference.db:
-                derived[reference.alias] |= queries[reference.name]
+                scope[reference.alias] = queries[reference.name]
             else:
                 raise ToolError(
                     f"there is no table {reference.name}: {self._schema.near_tables(reference.name)}"
                 )
         for column in tree.find_all(exp.Column):
             if column.table:
-                self._check_column(column, tables.get(column.table, set()), derived.get(column.table))
+                self._check_column(column, _meant(column, scopes), tables.get(column.table, set()))
             else:
                 self._check_output_name(column, tables)
 
-    def _check_column(self, column: exp.Column, tables: set[Table], outputs: set[str] | None) -> None:
-        """Every table that the alias stands for anywhere must not hide the column: not even scopes are relied upon."""
+    def _check_column(self, column: exp.Column, meant: "list[_Source]", tables: set[Table]) -> None:
+        """What the alias means here must have the column; no table that it stands for anywhere may hide it."""
         name, qualifier = column.name, column.table
-        if not tables and outputs is None:
+        if not meant:
             raise ToolError(f"there is no table or alias {qualifier} for {qualifier}.{name}")
-        known = name in (outputs or ()) or any(self._has(table, name) for table in tables)
+        known = all(self._has(s, name) if isinstance(s, Table) else name in s for s in meant)
         if not known or any(self._schema.hides(table, name) for table in tables):
-            near = (
-                self._schema.near_columns(name, tables) or f"it has {', '.join(sorted(outputs or ())[:30])}"
-            )
+            here = [source for source in meant if isinstance(source, Table)]
+            outputs = sorted({name for source in meant if not isinstance(source, Table) for name in source})
+            near = self._schema.near_columns(name, here) or f"it has {', '.join(outputs[:30])}"
             raise ToolError(f"there is no column {qualifier}.{name}: {near}")
 
     def _check_output_name(self, column: exp.Column, tables: dict[str, set[Table]]) -> None:
-        """A name without a table can only be that of an output column, which ORDER BY and DISTINCT ON may use."""
-        place = column.find_ancestor(exp.Ordered, exp.Distinct, exp.Query)
+        """A name without a table can only be that of an output column, which a query's own ORDER BY and DISTINCT ON
+        may use. In an expression it is not that of a table as well, which would be its whole row there.
+        """
         query = column.find_ancestor(exp.Select, exp.SetOperation)
         outputs = query.named_selects if query is not None else []
-        plain = not isinstance(place, exp.Query) and column.name in outputs
+        place = column.find_ancestor(exp.Ordered, exp.Distinct, exp.Query)
+        around = place.parent.parent if isinstance(place, exp.Ordered) and place.parent else None
+        own = query is not None and (
+            around is query or (isinstance(place, exp.Distinct) and place.parent is query)
+        )
+        alone = column.parent is place or isinstance(column.parent, exp.Tuple)
+        plain = own and column.name in outputs and (alone or column.name not in tables)
         if not plain or column.name.lower() in self._schema.hidden_anywhere:
             within = [table for found in tables.values() for table in found]
             if column.name in tables:
@@ -246,6 +266,9 @@ class Guard:
     def _has(self, table: Table, name: str) -> bool:
         return any(self._schema.fold(column.name) == name for column in table.columns)
 
+
+_Source = Table | set[str]  # the columns of a query in WITH or FROM
+_Scopes = defaultdict[int, dict[str, _Source]]  # by the identity of a SELECT: what its FROM reads, by alias
 
 _OPENING = (TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE)
 _CLOSING = (TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END)
@@ -265,8 +288,12 @@ def _fault(node: exp.Expr) -> str | None:  # noqa: C901, PLR0911  # one line for
             return "the columns of a table keep their names" if alias is not None and alias.columns else None
         case exp.Literal() if not node.is_string and not _NUMBER.fullmatch(node.name):
             return f"{node.name} is not a plain number"
-        case exp.Column() if node.args.get("db"):
-            return None  # resolved to an alias, or found to be unknown
+        case exp.In() if node.args.get("field") or node.args.get(
+            "unnest"
+        ):  # to SQLite, IN x reads the table x
+            return "IN needs a list or a query in parentheses"
+        case exp.Subquery() if isinstance(node.this, exp.Table) and node.alias:
+            return "a join in parentheses has no name of its own: name its tables"
         case exp.Join() if node.method and node.method.upper() != "NATURAL":
             return f"{node.method} JOIN is not offered"
         case exp.Identifier() if not node.name.isprintable():
@@ -281,6 +308,48 @@ def _fault(node: exp.Expr) -> str | None:  # noqa: C901, PLR0911  # one line for
 def _outputs(query: exp.CTE | exp.Subquery) -> set[str]:
     """The names of the columns of a query in WITH or FROM."""
     return {*query.alias_column_names} or {*query.named_selects}
+
+
+def _read_from(subquery: exp.Subquery) -> bool:
+    """Whether it stands in FROM, and is no value."""
+    node: exp.Expr = subquery
+    while isinstance(node.parent, exp.Subquery | exp.Table):
+        node = node.parent
+    return isinstance(node.parent, exp.From | exp.Join) and node.arg_key == "this"
+
+
+def _meant(column: exp.Column, scopes: _Scopes) -> list[_Source]:
+    """What the alias before a column stands for: in the innermost query that reads something by that name. Where the
+    column stands in that query's own FROM or WITH, engines differ, and what lies further out is meant as well.
+    """
+    found: list[_Source] = []
+    node: exp.Expr = column
+    in_from = False
+    while node.parent is not None:
+        in_from |= isinstance(node, exp.From | exp.With) or (
+            isinstance(node.parent, exp.Join) and node.arg_key == "this"
+        )
+        node = node.parent
+        if isinstance(node, exp.Select):
+            if column.table in (scope := scopes[id(node)]):
+                found.append(scope[column.table])
+                if not in_from:
+                    break
+            in_from = False
+    return found
+
+
+def _leave_out_schemas(tree: exp.Expr) -> None:
+    """`main.people.id` becomes `people.id`: of three names, engines take the first for a schema, or for a table whose
+    column has fields.
+    """
+    named = {(table.db, table.name) for table in tree.find_all(exp.Table) if table.alias == table.name}
+    for column in tree.find_all(exp.Column):
+        if column.db and ((column.db, column.table) not in named or column.catalog):
+            raise ToolError(
+                f"{column.db}.{column.table} is not read here: write {column.table}.{column.name}"
+            )
+        column.set("db", None)
 
 
 def _given(node: exp.Expr) -> set[str]:
@@ -302,7 +371,8 @@ def _name_outputs(tree: exp.Expr, dialect: str) -> None:
         query = query.this
     for projection in list(query.selects) if isinstance(query, exp.Select) else ():
         if not isinstance(projection, exp.Alias | exp.Column) and not projection.is_star:
-            text = projection.sql(dialect=dialect, comments=False)[:_LONGEST_NAME].replace('"', "")
+            text = projection.sql(dialect=dialect, comments=False).replace('"', "")
+            text = text.encode()[:_LONGEST_NAME].decode(errors="ignore")
             projection.replace(
                 exp.alias_(projection.copy(), exp.to_identifier(text, quoted=True), copy=False)
             )

@@ -55,7 +55,7 @@ def main() -> None:
     config = next(requests, None)
     if config is None:
         return
-    confine(_ADDRESS_SPACE)
+    confine(_ADDRESS_SPACE, _ADDRESS_SPACE)
     guard = Guard(
         Schema(config["dialect"], _tables(config["tables"]), default=config["default"], names=config["names"])
     )

@@ -168,13 +168,19 @@ def shown(
     tables: Iterable[Table], options: DatabaseOptions, *, dialect: str, default: str, names: Iterable[str]
 ) -> Schema:
     """Of these tables what options allow. Raises `ValueError` for one that they name and is not there."""
+    tables = tuple(tables)
     wanted = {name.lower() for name in options.tables}
+    exactly = {
+        name for table in tables for name in (table.name, f"{table.schema}.{table.name}")
+    }.intersection(options.tables)
     hidden = {name.lower() for name in options.hidden_columns}
     used: set[str] = set()
     kept: list[Table] = []
     for table in tables:
         called = {table.name.lower(), f"{table.schema}.{table.name}".lower()}
-        unnamed = not wanted & called
+        # Where a table has exactly this name, another that has it in other letters is not meant.
+        meant = {name.lower() for name in exactly & {table.name, f"{table.schema}.{table.name}"}}
+        unnamed = not (wanted - {name.lower() for name in exactly} | meant) & called
         if unnamed and (wanted or (table.view and hidden)):  # a view may show what its tables hide
             used.update(h for h in hidden for c in table.columns if h in _called(called, c.name))
             continue

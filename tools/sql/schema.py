@@ -5,6 +5,7 @@ schemas outside theirs; of those only the names are kept, so that nothing else c
 """
 
 import difflib
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ PSEUDO_COLUMNS: Mapping[str, frozenset[str]] = {
     "postgres": frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid"}),
     "duckdb": frozenset({"rowid", "filename", "file_row_number"}),
 }
+_SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 SYSTEM_PREFIXES = ("sqlite_", "pragma_", "pg_", "duckdb_", "information_schema")
 
 
@@ -74,7 +76,13 @@ class Schema:
             return (
                 name.upper() if name == name.lower() else name
             )  # SQLAlchemy writes what is not quoted in small letters
-        return name.lower() if self._strategy is NormalizationStrategy.CASE_INSENSITIVE else name
+        # Not `lower`: SQLite and DuckDB take no other letters for the same but those of ASCII.
+        return name.translate(_SMALL) if self.ignores_case else name
+
+    @property
+    def ignores_case(self) -> bool:
+        """Whether names are the same in small letters and capitals, in quotes too."""
+        return self._strategy is NormalizationStrategy.CASE_INSENSITIVE
 
     @cached_property
     def folded(self) -> dict[str, dict[str, dict[str, str]]]:

@@ -1,4 +1,5 @@
-"""Statements that must not get through, by what they try. In all of them `salary` and `secrets` are what is hidden."""
+"""Statements that must not get through, by what they try. In all of them `salary`, `secrets` and `codes` are what is
+hidden."""
 
 EVERYWHERE = {
     "no statement": [
@@ -159,6 +160,36 @@ EVERYWHERE = {
         "SELECT s FROM (SELECT * FROM people) s",
         "WITH s AS (SELECT * FROM people) SELECT s FROM s",
         "SELECT x.y.z FROM people x",
+        "SELECT p.p FROM people p",
+        "SELECT x.d FROM (people CROSS JOIN orders) AS x(a, b, c, d, e, f, g, h, i)",
+        "SELECT * FROM (people CROSS JOIN orders) AS x",
+    ],
+    "a whole row by the name of an output": [
+        "SELECT STRING_AGG(DISTINCT CAST(p AS text), ','), 1 AS p FROM people p",
+        "SELECT STRING_AGG(name, ',' ORDER BY CAST(p AS text)), 1 AS p FROM people p",
+        "SELECT COUNT(DISTINCT p), 1 AS p FROM people p",
+        "SELECT RANK() OVER (ORDER BY CAST(p AS text)), 1 AS p FROM people p",
+        "SELECT 1 AS p FROM people p ORDER BY CAST(p AS text)",
+        "SELECT name AS people FROM people ORDER BY CAST(people AS text) LIKE '%987654%'",
+        "SELECT id AS p FROM people p WHERE id IN (SELECT 1 FROM orders ORDER BY CAST(p AS text))",
+    ],
+    "one alias for two things": [
+        (
+            "SELECT p.row_to_json FROM people p WHERE EXISTS "
+            "(SELECT 1 FROM (SELECT 'x' AS row_to_json) p WHERE p.row_to_json = 'x')"
+        ),
+        "SELECT p.amount FROM people p WHERE EXISTS (SELECT 1 FROM orders p WHERE p.amount = 1)",
+        "SELECT (SELECT 1 AS n) AS p, p.n FROM people p",
+        "SELECT p.n FROM people p JOIN (SELECT p.n FROM (SELECT 1 AS n) p) q ON 1 = 1",
+        "WITH t AS (SELECT p.n FROM people p) SELECT p.n FROM (SELECT 1 AS n) p",
+        "SELECT p.pay.n FROM people p, (SELECT 1 AS n) pay",
+        "SELECT other.people.id FROM people",
+    ],
+    "a table in the place of a list": [
+        "SELECT id FROM people WHERE id IN secrets",
+        "SELECT id FROM people WHERE id IN codes",
+        "SELECT 1 AS codes FROM people ORDER BY 472911 IN codes",
+        "SELECT main.id FROM (SELECT id, 1 AS codes FROM people) AS main WHERE 472911 IN main.codes",
     ],
     "a hidden table": [
         "SELECT * FROM secrets",
@@ -339,6 +370,8 @@ POSTGRES = {
         "SELECT ARRAY[1]",
         "SELECT ARRAY(SELECT salary FROM people)",
         "SELECT (ARRAY[1])[1]",
+        "SELECT CAST(1 AS BIT(83886080))",
+        "SELECT CAST('1' AS BIT VARYING(80))",
     ],
     "columns of the system": [
         "SELECT ctid FROM people",
@@ -373,6 +406,9 @@ POSTGRES = {
         "SELECT id FROM people NATURAL JOIN (SELECT 5 AS salary) x WHERE people.salary = 1",
         "SELECT xmlforest(p) FROM people p",
         "SELECT hashtext(p::text) FROM people p",
+        "SELECT DISTINCT ON (CAST(p AS text)) 1 AS p FROM people p",
+        f"SELECT 1 AS {'x' * 64} FROM people",
+        f'SELECT 1 FROM people AS "{"x" * 63}1" WHERE EXISTS (SELECT 1 FROM orders AS "{"x" * 63}2")',
     ],
 }
 

@@ -10,12 +10,13 @@ import psycopg
 
 from tools.sql import DatabaseOptions
 
-SALARY, TOKEN = 987_654, "token-4711"
+SALARY, TOKEN, CODE = 987_654, "token-4711", 472_911
 OPTIONS = {"tables": ("people", "orders"), "hidden_columns": ("people.salary",)}
 TABLES = [
     "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL, city TEXT, salary INTEGER, born DATE)",
     "CREATE TABLE orders (id INTEGER PRIMARY KEY, person_id INTEGER REFERENCES people (id), amount FLOAT, day DATE)",
     "CREATE TABLE secrets (id INTEGER, token VARCHAR(40))",
+    "CREATE TABLE codes (code INTEGER)",
     "CREATE VIEW payroll AS SELECT name, salary FROM people",
     (
         f"INSERT INTO people VALUES (1, 'Ada', 'Bonn', {SALARY}, '1990-01-02'), "
@@ -28,6 +29,7 @@ TABLES = [
         "(4, 4, 40.75, '2023-06-01'), (5, 4, 7, '2023-06-02')"
     ),
     f"INSERT INTO secrets VALUES (1, '{TOKEN}')",
+    f"INSERT INTO codes VALUES ({CODE})",
 ]
 
 

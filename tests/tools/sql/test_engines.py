@@ -205,3 +205,99 @@ async def test_options_that_name_what_is_not_there_are_an_error_of_whoever_wrote
     source = Source("small", databases.options(urls["sqlite"], hidden_columns=("people.sallary",)))
     with pytest.raises(ValueError, match=r"people\.sallary"):
         await source.schema()
+
+
+async def test_a_query_in_with_that_is_called_like_a_view_reads_no_more_for_that(tmp_path: Path):
+    url = databases.sqlite(tmp_path)
+    with closing(sqlite3.connect(make_url(url).database or "")) as file:
+        file.execute("CREATE VIEW inner_v AS SELECT name, salary > 1 AS rich FROM people")
+        file.execute("CREATE VIEW v AS SELECT name, printf('%d', rich) AS rich FROM inner_v")
+    options = databases.options(url, tables=("people", "v"))
+    source = Source("small", options)
+    engine = _engine(await source.schema(), options)
+    try:
+        for called in ("v", "inner_v", 'v"', "v(salary)", "v/**/"):
+            named = f'"{called}' if called.endswith('"') else called
+            with pytest.raises(ToolError, match=r"prohibited|not authorized"):
+                await engine.query(
+                    f"WITH {named} AS (SELECT salary FROM people) SELECT salary FROM v, inner_v", LIMITS
+                )
+        answer, _ = await source.query(
+            "WITH t AS (SELECT * FROM v) SELECT x.rich FROM t AS x JOIN v ON x.name = v.name"
+        )
+        assert answer.rows[0] == ("1",), "a view may read another, and by any function"
+        with pytest.raises(ToolError):
+            await engine.query("SELECT rich FROM inner_v", LIMITS)
+    finally:
+        await engine.close()
+        await source.close()
+
+
+async def test_a_table_of_the_same_name_elsewhere_is_another(tmp_path: Path):
+    url = databases.duck(tmp_path)
+    with duckdb.connect(str(make_url(url).database)) as writer:
+        writer.execute("CREATE SCHEMA other")
+        writer.execute("CREATE TABLE other.people AS SELECT 1 AS id, 'hidden' AS name")
+    source = Source("small", databases.options(url))
+    engine = _engine(await source.schema(), source.options)
+    await source.close()
+    with pytest.raises(ToolError, match="not authorized: table people"):
+        await engine.query("SELECT name FROM other.people", LIMITS)
+    await engine.close()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "duckdb"])
+async def test_letters_beyond_ascii_are_never_the_same_in_capitals(
+    urls: dict[str, str], tmp_path: Path, dialect: str
+):
+    url = databases.sqlite(tmp_path) if dialect == "sqlite" else databases.duck(tmp_path)
+    path = str(make_url(url).database)
+    with closing(sqlite3.connect(path) if dialect == "sqlite" else duckdb.connect(path)) as writer:
+        for statement in (
+            'CREATE TABLE "\u00c4rzte" (id INTEGER, "GR\u00d6SSE" INTEGER)',
+            'INSERT INTO "\u00c4rzte" VALUES (1, 180)',
+            'CREATE TABLE "\u00e4rzte" (id INTEGER, token TEXT)',
+        ):
+            writer.execute(statement)
+        writer.commit()
+    source = Source(
+        "small", databases.options(url, tables=("people", "\u00c4rzte"), hidden_columns=("people.salary",))
+    )
+    try:
+        answer, _ = await source.query('SELECT "GR\u00d6SSE" FROM "\u00c4rzte"')
+        assert list(answer.rows) == [(180,)]
+        with pytest.raises(ToolError, match="there is no table"):
+            await source.query('SELECT token FROM "\u00e4rzte"')
+    finally:
+        await source.close()
+
+
+@pytest.mark.parametrize("dialect", ["postgres"])
+async def test_a_long_cell_of_any_type_is_cut_before_it_comes(source: Source, engine: Engine):
+    long = (
+        "SELECT CAST(10 AS NUMERIC) ^ 100000 AS n, REGEXP_MATCH(REPLACE('aaaaaaaaaa', 'a', "
+        f"'{'x' * 1_000}'), '.*') AS a, TO_CHAR(DATE '2024-01-31', '{'x' * 1_000}') AS t"
+    )
+    answer, _ = await source.query(long)
+    assert answer.types == ("numeric", "text[]", "text")
+    assert [len(str(value)) for value in answer.rows[0]] == [source.options.max_cell + 1] * 3
+    bits = await engine.query("SELECT CAST(1 AS BIT(8000000)), CAST('\\x00' AS bytea)", LIMITS)
+    assert len(str(bits.rows[0][0])) == source.options.max_cell + 1
+
+
+@pytest.mark.parametrize("dialect", ["duckdb"])
+async def test_a_time_with_a_zone_can_be_read(source: Source):
+    answer, _ = await source.query("SELECT CAST('2024-01-31 12:00:00+00' AS TIMESTAMPTZ) AS t, 1 AS n")
+    assert (answer.columns, answer.rows[0][1]) == (("t", "n"), 1)
+    assert str(answer.rows[0][0]).startswith("2024-01-31")
+
+
+@pytest.mark.parametrize("dialect", ["duckdb"])
+async def test_what_functions_make_is_bounded_in_memory(source: Source):
+    long = f"'{'x' * 100}'"
+    for _ in range(5):
+        long = f"REPLACE({long}, 'x', '{'x' * 20}')"
+    with pytest.raises(ToolError, match="needed more memory"):
+        await source.query(f"SELECT LENGTH({long}) FROM people", seconds=60)
+    answer, _ = await source.query("SELECT COUNT(*) FROM people")
+    assert list(answer.rows) == [(4,)]

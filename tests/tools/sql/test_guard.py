@@ -23,7 +23,7 @@ def schema(dialect: str) -> Schema:
             Table(place, "orders", tuple(Column(c, "text") for c in ("id", "person_id", "amount", "day"))),
         ],
         default=place,
-        names=("secrets",),
+        names=("secrets", "codes"),
     )
 
 

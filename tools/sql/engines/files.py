@@ -13,6 +13,9 @@ _WORKER = Path(__file__).with_name("worker.py")
 _GRACE_SECONDS = 1.0  # between the limit that the engine keeps and the process's end
 _MEMORY = 256 * 1024**2
 _ADDRESS_SPACE = {"sqlite": 512 * 1024**2, "duckdb": 6 * 1024**3}  # DuckDB reserves far more than it uses
+_DATA = (
+    2 * _MEMORY + 256 * 1024**2
+)  # of that, what can be written to: what DuckDB counts, what it does not, Python
 _PROCESSES = 4
 _TOO_LARGE = "the statement needed more memory than it may use: read fewer rows or columns, aggregate earlier"
 
@@ -29,13 +32,14 @@ class FileEngine:
             "kind": kind,
             "path": str(path.absolute()),
             "tables": {table.name: [column.name for column in table.columns] for table in tables},
+            "places": [(table.schema, table.name) for table in tables],
             "names": sorted(schema.names) if schema else [],
-            "views": [table.name for table in tables if table.view],
             "hidden": sorted(schema.hidden_anywhere) if schema else [],
             "functions": sorted(allowed.functions(kind)),
             "cell_bytes": cell_bytes,
             "memory_bytes": _MEMORY,
             "address_bytes": _ADDRESS_SPACE[kind],
+            "data_bytes": _DATA,
             "threads": 1 if kind == "sqlite" else 2,
         }
         self._trusted = schema is None

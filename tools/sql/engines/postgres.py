@@ -17,11 +17,16 @@ from tools.sql.schema import Schema
 
 if TYPE_CHECKING:
     import psycopg
+    from psycopg.types import TypesRegistry
 
 _MOST_CONNECTIONS = 4
 _CONNECT_SECONDS = 5
 _BATCH = 64
-_CUT_TYPES = {"text", "varchar", "bpchar", "json", "jsonb", "xml", "name"}  # whose cells may be of any length
+# Whose cells are short. Of any other type (a bit string, an array, even a number) they can be of any length, and are
+# cut by the server.
+_SHORT = set(
+    "bool int2 int4 int8 oid float4 float8 date time timetz timestamp timestamptz interval uuid money".split()
+)
 _SETTINGS = {
     "default_transaction_read_only": "on",
     "standard_conforming_strings": "on",
@@ -94,7 +99,7 @@ class PostgresEngine:
         )
         columns, types = await self._described(connection, sql)
         outputs = ", ".join(
-            f'left("c{i}"::text, {self._cell + 1}) AS "c{i}"' if kind in _CUT_TYPES else f'"c{i}"'
+            f'"c{i}"' if kind in _SHORT else f'left("c{i}"::text, {self._cell + 1}) AS "c{i}"'
             for i, kind in enumerate(types)
         )
         names = ", ".join(f'"c{i}"' for i in range(len(types)))
@@ -103,7 +108,9 @@ class PostgresEngine:
             f"FROM ({sql}) AS answer({names})".encode(),
             binary=True,  # the extended protocol, which takes one statement only
         )
-        rows, cut = await _fetched(connection, limits)
+        longest = len(types) * (self._cell + 1)
+        batch = max(1, min(_BATCH, limits.bytes // longest))  # rows that are held before they are counted
+        rows, cut = await _fetched(connection, limits, batch)
         await connection.execute(b"ROLLBACK")
         return Answer(columns, types, rows, cut)
 
@@ -115,8 +122,7 @@ class PostgresEngine:
         description = (await connection.execute(b"FETCH 0 FROM described")).description or []
         await connection.execute(b"CLOSE described")
         registry = connection.adapters.types
-        types = [registry.get(column.type_code) for column in description]
-        return tuple(c.name for c in description), tuple(kind.name if kind else "unknown" for kind in types)
+        return tuple(c.name for c in description), tuple(_type(registry, c.type_code) for c in description)
 
     async def close(self) -> None:
         """See `Engine`."""
@@ -125,13 +131,21 @@ class PostgresEngine:
             await connection.close()
 
 
+def _type(registry: "TypesRegistry", code: int) -> str:
+    kind = registry.get(code)
+    if kind is None:
+        return "unknown"
+    return kind.name if code == kind.oid else f"{kind.name}[]"
+
+
 async def _fetched(
-    connection: "psycopg.AsyncConnection[Any]", limits: Limits
+    connection: "psycopg.AsyncConnection[Any]", limits: Limits, batch: int
 ) -> tuple[list[Sequence[Cell]], Cut | None]:
     rows: list[Sequence[Cell]] = []
     size = 0
-    while batch := await (await connection.execute(f"FETCH {_BATCH} FROM answer".encode())).fetchall():
-        for row in batch:
+    fetch = f"FETCH {batch} FROM answer".encode()
+    while some := await (await connection.execute(fetch)).fetchall():
+        for row in some:
             cells = tuple(cell(value) for value in row)
             size += sum(len(value) if isinstance(value, str) else 8 for value in cells)
             if len(rows) == limits.rows:

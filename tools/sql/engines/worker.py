@@ -8,6 +8,7 @@ trusts neither the statement nor the guard before it.
 
 import json
 import os
+import re
 import resource
 import sqlite3
 import sys
@@ -47,7 +48,7 @@ def main() -> None:
     config = next(requests, None)
     if config is None:
         return
-    confine(config["address_bytes"])
+    confine(config["address_bytes"], config["data_bytes"])
     answer({})  # ready
     run = _sqlite if config["kind"] == "sqlite" else _duckdb
     for request in requests:
@@ -69,9 +70,12 @@ def frames(source: BinaryIO) -> Iterator[dict[str, Any]]:
         yield json.loads(source.read(int.from_bytes(head)))
 
 
-def confine(address_bytes: int) -> None:
-    """Give up for good what no statement needs; `address_bytes` of virtual memory are left."""
+def confine(address_bytes: int, data_bytes: int) -> None:
+    """Give up for good what no statement needs; `address_bytes` of virtual memory are left, and `data_bytes` to write
+    to: DuckDB reserves far more than it uses, and does not count what functions make.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (address_bytes, address_bytes))
+    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes no file, not even a temporary one
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -94,8 +98,11 @@ def _sqlite(config: Config, request: Request) -> Answer:
             )  # functions in views and defaults are nobody's to trust
             connection.execute("PRAGMA cell_size_check = ON")
             connection.execute("PRAGMA temp_store = MEMORY")
+            views = {
+                row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")
+            }
             connection.execute("PRAGMA query_only = ON")
-            connection.set_authorizer(_authorizer(config))
+            connection.set_authorizer(_authorizer(config, views - _shadowed(views, request["sql"])))
             connection.set_progress_handler(lambda: time.monotonic() > deadline, _PROGRESS_INSTRUCTIONS)
             cursor = connection.execute(request["sql"])
             if cursor.description is None:
@@ -122,27 +129,34 @@ def _quoted(path: str) -> str:
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _authorizer(config: Config) -> Callable[..., int]:
+def _shadowed(views: Iterable[str], sql: str) -> set[str]:
+    """Views after which a query in WITH is called: what that reads, SQLite would tell as read by the view."""
+    gap = r"(?:\s|/\*.*?\*/|--[^\n]*\n)*"
+    named = rf"[\"\]`']?{gap}(?:\([^()]*\){gap})?AS{gap}(?:NOT\b{gap})?(?:MATERIALIZED\b{gap})?\("
+    return {view for view in views if re.search(re.escape(view) + named, sql, re.IGNORECASE | re.DOTALL)}
+
+
+def _authorizer(config: Config, views: set[str]) -> Callable[..., int]:
     """SQLite asks before it compiles each access (https://sqlite.org/c3ref/set_authorizer.html)."""
-    readable = {table.lower(): {c.lower() for c in columns} for table, columns in config["tables"].items()}
-    views = {view.lower() for view in config["views"]}
+    readable = {table: set(columns) for table, columns in config["tables"].items()}
     functions = set(config["functions"])
-    others = set(config["names"]) - set(readable)
+    others = set(config["names"]) - {table.lower() for table in readable}
 
     def authorize(action: int, first: str | None, second: str | None, *where: str | None) -> int:
         if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
+            return sqlite3.SQLITE_OK
+        # What a view reads, also of another view, is its owner's to decide; whether it may be read is asked before.
+        if where[1] in views and action in (sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION):
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_FUNCTION:
             return sqlite3.SQLITE_OK if (second or "").upper() in functions else sqlite3.SQLITE_DENY
         if action != sqlite3.SQLITE_READ:
             return sqlite3.SQLITE_DENY
-        table, column = (first or "").lower(), (second or "").lower()
-        if (where[1] or "").lower() in views:  # what a view reads is its owner's to decide
-            return sqlite3.SQLITE_OK
+        table, column = first or "", second or ""  # as they were declared
         if column:
             return sqlite3.SQLITE_OK if column in readable.get(table, ()) else sqlite3.SQLITE_DENY
         # Rows are counted: of a table, or of a query in WITH or FROM by the name that it has there.
-        known = table not in others and not table.startswith(("sqlite_", "pragma_"))
+        known = table.lower() not in others and not table.lower().startswith(("sqlite_", "pragma_"))
         return sqlite3.SQLITE_OK if known else sqlite3.SQLITE_DENY
 
     return authorize
@@ -196,9 +210,9 @@ def _duckdb(config: Config, request: Request) -> Answer:
             timer = threading.Timer(request["seconds"], connection.interrupt)
             timer.start()
             try:
-                cursor = connection.execute(request["sql"])
-                names = [column[0] for column in cursor.description]
-                types = [str(column[1]).lower() for column in cursor.description]
+                relation = connection.sql(request["sql"])
+                names, types = relation.columns, [str(kind).lower() for kind in relation.types]
+                cursor = connection.execute(_with_times_as_texts(request["sql"], types))
                 rows, cut = _limited(cursor, request)
             finally:
                 timer.cancel()
@@ -213,6 +227,18 @@ def _duckdb(config: Config, request: Request) -> Answer:
     except duckdb.Error as error:
         return {"error": str(error), "kind": "wrong"}
     return {"columns": names, "types": types, "rows": rows, "cut": cut}
+
+
+def _with_times_as_texts(sql: str, types: Sequence[str]) -> str:
+    """Times with a zone are Python's only where a package for zones is there."""
+    if not any(kind.endswith("with time zone") for kind in types):
+        return sql
+    names = [f'"c{place}"' for place in range(len(types))]
+    read = (
+        f"CAST({name} AS VARCHAR)" if kind.endswith("with time zone") else name
+        for name, kind in zip(names, types, strict=True)
+    )
+    return f"SELECT {', '.join(read)} FROM ({sql}) AS answer({', '.join(names)})"  # noqa: S608  # what was read again
 
 
 @contextmanager
@@ -246,12 +272,14 @@ def _read_again(duckdb: Any, connection: Any, config: Config, sql: str) -> None:
     aliases = {name.lower() for table in tables for name in (table["alias"], table["table_name"]) if name}
     queries = {entry["key"].lower() for node in nodes for entry in (node.get("cte_map") or {}).get("map", ())}
     readable = {table.lower() for table in config["tables"]}
+    places = {(place.lower(), name.lower()) for place, name in config["places"]}
     for node in nodes:
         if isinstance(kind := node.get("type"), str) and not kind.startswith(_DUCKDB_KINDS):
             raise RefusedError(f"not authorized: {kind.lower()}")
     for table in tables:
-        known = readable if table["schema_name"] else readable | queries
-        if table["table_name"].lower() not in known or table.get("column_name_alias"):
+        place, name = table["schema_name"].lower(), table["table_name"].lower()
+        known = (place, name) in places if place else name in readable | queries
+        if not known or table["catalog_name"] or table.get("column_name_alias"):
             raise RefusedError(f"not authorized: table {table['table_name']}")
     for node in nodes:
         _check_duckdb_names(node, set(config["hidden"]), aliases, set(config["functions"]))
@@ -263,7 +291,8 @@ def _check_duckdb_names(
     kind = node.get("type")
     if kind == "COLUMN_REF":
         names = {name.lower() for name in node["column_names"]}
-        if names & hidden or (len(node["column_names"]) == 1 and names & aliases):
+        parts = len(node["column_names"])
+        if names & hidden or parts > 2 or (parts == 1 and names & aliases):
             raise RefusedError(f"not authorized: column {node['column_names'][-1]}")
     elif kind == "JOIN" and (
         node.get("ref_type") == "NATURAL"
