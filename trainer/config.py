@@ -30,7 +30,7 @@ class Supervised(_Section):
 class Grpo(_Section):
     """Group-relative policy optimisation: no length normalisation (`dr_grpo`), clip-higher, no KL term."""
 
-    steps: int = Field(62, ge=1)
+    steps: int = Field(52, ge=1)
     prompts_per_step: int = Field(
         4, ge=1, description="Few, and many steps: they learn faster than the reverse."
     )
