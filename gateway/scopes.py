@@ -44,6 +44,7 @@ ROUTES: Mapping[str, tuple[Scope, ...]] = {
     "POST /api/public/scores": ("rate",),
     "DELETE /api/public/scores/{score_id}": ("rate",),
     "POST /api/public/ingestion": ("rate",),
+    "GET /api/public/projects": ("rate",),
     "POST /api/3.0/mlflow/traces/{trace_id}/assessments": ("rate",),
     "GET /api/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}": ("rate",),
     "DELETE /api/3.0/mlflow/traces/{trace_id}/assessments/{assessment_id}": ("rate",),

@@ -140,6 +140,12 @@ def ingested(events: Sequence[Any], outcomes: Sequence[object]) -> JSONResponse:
     return JSONResponse({"successes": successes, "errors": errors}, 207)
 
 
+def projects_of(tenant: str) -> JSONResponse:
+    """The list of projects as Langfuse's SDK reads it, with a tenant in the place of project and organization."""
+    named = {"id": tenant, "name": tenant}
+    return JSONResponse({"data": [{**named, "organization": named, "metadata": {}}]})
+
+
 def refusal(error: ApiError) -> JSONResponse:
     """An error as Langfuse's clients read it."""
     return JSONResponse({"message": error.message, "error": error.code}, error.status, error.all_headers())

@@ -19,6 +19,7 @@ from gateway.feedback_shapes.langfuse import (
     accepted,
     ingested,
     opinion_of_event,
+    projects_of,
     refusal,
 )
 from gateway.opinion import Opinion
@@ -78,6 +79,17 @@ async def _ingest(request: Request) -> Response:
     events = validate(asked, LangfuseBatch).batch
     outcomes = await gateway.rater.take_each(caller, [partial(opinion_of_event, event) for event in events])
     return ingested(events, outcomes)
+
+
+@router.get("/api/public/projects", responses=_ERRORS, openapi_extra=dict(BASIC))
+async def list_langfuse_projects(request: Request) -> Response:
+    """The one project of a key, which is its tenant: `auth_check()` of Langfuse's SDK asks for it."""
+    return await in_shape(_projects(request), refusal)
+
+
+async def _projects(request: Request) -> Response:
+    caller = await gateway_of(request).auth.require_of_any(request, "rate")
+    return projects_of(caller.tenant)
 
 
 @router.delete("/api/public/scores/{score_id}", status_code=202, responses=_ERRORS, openapi_extra=dict(BASIC))

@@ -13,7 +13,7 @@ from gateway.telemetry import call_spans
 from tests.gateway.conftest import AGENT, QUESTION, World, until
 from tests.gateway.fake_vllm import BASE
 
-SCORES, INGESTION = "/api/public/scores", "/api/public/ingestion"
+SCORES, INGESTION, PROJECTS = "/api/public/scores", "/api/public/ingestion", "/api/public/projects"
 
 
 class Answered(NamedTuple):
@@ -148,6 +148,19 @@ async def test_a_correction_is_an_object_of_its_own_that_a_score_of_wrong_leaves
 
     await until(right)
     assert (await last()).correction is None
+
+
+async def test_langfuse_a_key_is_told_its_tenant_as_its_one_project(live: World) -> None:
+    response = await _basic(live).get(PROJECTS)
+    tenant = {"id": "default", "name": "default"}
+    assert (response.status_code, response.json()) == (
+        200,
+        {"data": [{**tenant, "organization": tenant, "metadata": {}}]},
+    )
+    refused = await live.http(None).get(
+        PROJECTS, headers={"authorization": "Basic " + b64encode(b"pk:x").decode()}
+    )
+    assert (refused.status_code, set(refused.json()) >= {"message", "error"}) == (401, True)
 
 
 async def test_langfuse_lists_and_events_are_taken_one_by_one(live: World) -> None:
