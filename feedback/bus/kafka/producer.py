@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from feedback.bus.base import Bus, BusError
-from feedback.bus.kafka.clients import MAX_RECORD_BYTES, opened
+from feedback.bus.kafka.clients import MAX_RECORD_BYTES, misled, opened
 from feedback.bus.kafka.options import KafkaOptions
 from feedback.bus.kafka.records import Record, dead_letter, event_record
 from feedback.bus.kafka.replaying import replay
@@ -85,8 +85,9 @@ class Sender:
             except _TOO_LARGE as error:
                 failed.append((record, error))
             except KafkaError as error:  # nobody knows the topic, which has taken some seconds to find out
+                mend = misled(producer) or f"{_words(error)} (`flywheel kafka init` makes it)"
                 self.close()
-                raise BusError(f"{record.topic}: {_words(error)} (`flywheel kafka init` makes it)") from error
+                raise BusError(f"{record.topic}: {mend}") from error
         deadline = time.monotonic() + _WAIT_SECONDS
         with suppress(KafkaError):  # of its failures, and of batches that it split, the futures tell
             producer.flush(_WAIT_SECONDS)

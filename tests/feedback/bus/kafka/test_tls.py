@@ -25,7 +25,8 @@ from deploy.errors import FlywheelError
 from feedback.bus.base import BusError
 from feedback.bus.kafka import clients, topics
 from feedback.bus.kafka.options import KafkaOptions
-from feedback.bus.kafka.producer import KafkaBus
+from feedback.bus.kafka.producer import KafkaBus, Sender
+from feedback.bus.kafka.records import event_record
 from feedback.delivery import delivering
 from tests.contracts.delivery import until
 from tests.contracts.samples import change, rating, request
@@ -54,8 +55,14 @@ def certificate(name, key, issuer, issuers_key):
     return builder.sign(issuers_key, hashes.SHA256())
 
 
+@pytest.fixture(scope="module")
+def moved():
+    """The port of a listener that sends clients on to 127.0.0.1, which its certificate does not name."""
+    return free_port_and_next()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def secured():
+async def secured(moved):
     """What connects to a broker by SCRAM: its user is `ann`. Beside `ca.pem` lies `other.pem`, which signed nothing."""
     authority, other, host = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     signer = certificate("authority", authority, None, authority)
@@ -64,9 +71,9 @@ async def secured():
     port, tls = free_port_and_next(), free_port_and_next()
     plain = broker.properties(port)
     settings = {
-        "listeners": f"{plain['listeners']},CLIENTS://127.0.0.1:{tls}",
-        "advertised.listeners": f"{plain['advertised.listeners']},CLIENTS://localhost:{tls}",
-        "listener.security.protocol.map": f"{plain['listener.security.protocol.map']},CLIENTS:SASL_SSL",
+        "listeners": f"{plain['listeners']},CLIENTS://127.0.0.1:{tls},MOVED://127.0.0.1:{moved}",
+        "advertised.listeners": f"{plain['advertised.listeners']},CLIENTS://localhost:{tls},MOVED://127.0.0.1:{moved}",
+        "listener.security.protocol.map": f"{plain['listener.security.protocol.map']},CLIENTS:SASL_SSL,MOVED:SSL",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.key": key.replace("\n", " "),
@@ -161,3 +168,26 @@ def test_who_is_not_let_in_is_told_what_to_look_at(secured, changes, password, m
         assert psutil.Process().num_fds() == before
     finally:
         gc.enable()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")
+def test_a_certificate_without_the_advertised_name_is_named_by_who_sends(secured, moved, monkeypatch):
+    monkeypatch.setenv("KAFKA_PASSWORD", "sesame")
+    options = secured.model_copy(update={"prefix": f"t{uuid.uuid4().hex}"})
+    topics.create(options)
+    misled = KafkaOptions(
+        bootstrap_servers=(f"localhost:{moved}",),
+        prefix=options.prefix,
+        security_protocol="SSL",
+        ca_file=secured.ca_file,
+    )
+    sender = Sender(misled)
+    try:
+        for _ in range(2):
+            with pytest.raises(
+                BusError, match=r"not valid for '127\.0\.0\.1'.*advertised\.listeners"
+            ) as raised:
+                sender.send([event_record(rating().model_dump_json().encode(), misled)])
+            assert "kafka init" not in str(raised.value)
+    finally:
+        sender.close()
