@@ -31,10 +31,15 @@ from evaluation.scoring.sql import SqlScorer
 from evaluation.tasks import ContractTask, SqlTask, Task
 from evaluation.workbench import Deployed
 from feedback.events import Sampling
-from tools import knowledge
 from tools.documents.library import Library
 from tools.embedding import Embedder, EmbeddingError, open_embedder
-from tools.knowledge import Knowledge
+from tools.errors import ToolError
+from tools.knowledge import KnowledgeError
+from tools.knowledge.shelf import Shelf
+from tools.mcp.options import McpError
+from tools.mcp.server import McpServer
+from tools.tool import Tool
+from tools.toolbox import Toolbox, ToolPolicy
 
 _SCORED_AT_ONCE = 4
 _TURNS = 8  # of an agent that has tools and no number of its own
@@ -205,11 +210,47 @@ async def _given(
         return
     deployed = None
     if any(isinstance(task, SqlTask) and not task.databases for task in tasks):
-        known = Knowledge(knowledge.read(settings.knowledge.file), url=settings.knowledge.url)
-        deployed = Deployed(known, settings.sql.databases[0])
+        shelf = await asyncio.to_thread(_shelf, settings)
+        deployed = Deployed(shelf.current, settings.sql.databases[0])
     library = Library(settings.var / "evaluations" / "documents", _embedder(settings, agent, tasks))
-    async with workbench.opened(agent, deployed, library) as bench:
+    async with (
+        mcp(settings, agent) as servers,
+        workbench.opened(agent, deployed, library, servers) as bench,
+    ):
         yield bench.given
+
+
+def _shelf(settings: Settings) -> Shelf:
+    """What is served: the settings' file, and what was added."""
+    known = settings.knowledge
+    try:
+        return Shelf(
+            known.file,
+            library=known.library,
+            embedding=settings.embedding if known.dense else None,
+            url=known.url,
+        )
+    except (KnowledgeError, ToolError) as error:
+        raise FlywheelError(str(error)) from error
+
+
+@asynccontextmanager
+async def mcp(settings: Settings, agent: Agent) -> AsyncIterator[Toolbox]:
+    """The tools that MCP servers have for the agent, as the gateway offers them. Raises `FlywheelError`."""
+    tools: dict[str, tuple[Tool, ToolPolicy]] = {}
+    async with AsyncExitStack() as stack:
+        for name, section in agent.tools.mcp.items() if agent.limits.turns > 1 else ():
+            if name not in settings.mcp:
+                raise FlywheelError(f"{agent.name} works with mcp.{name}: add [mcp.{name}] to flywheel.toml")
+            server = McpServer(name, settings.mcp[name])
+            stack.push_async_callback(server.close)
+            try:
+                offered = await server.tools(section.offer)
+            except McpError as error:
+                raise FlywheelError(f"{agent.name} cannot work without mcp.{name}: {error}") from error
+            policy = ToolPolicy(seconds=section.seconds, attempts=section.attempts)
+            tools.update({tool.name: (tool, policy) for tool in offered})
+        yield Toolbox(tools)
 
 
 def _embedder(settings: Settings, agent: Agent, tasks: Sequence[Task]) -> Embedder | None:

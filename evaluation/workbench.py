@@ -1,6 +1,6 @@
 """What an agent works with on a task: the tables of the task's database in its prompt, and the tools of its manifest.
 
-They are production's own tools, on the task's database or contract.
+They are production's own tools, on the task's database or contract. Those of MCP servers are the deployment's own.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from evaluation.errors import EvaluationError
 from evaluation.running import Setting
 from evaluation.tasks import ContractTask, SqlTask, Task
 from feedback.events import Message
-from tools import documents, sql
+from tools import documents, knowledge, sql
 from tools.documents.ingest import ingest
 from tools.documents.library import Library
 from tools.knowledge import Knowledge, schema_cards
@@ -52,10 +52,11 @@ class _Open:
 class Workbench:
     """Gives tasks to one agent. Made by `opened`."""
 
-    def __init__(self, agent: Agent, deployed: Deployed | None, library: Library) -> None:
+    def __init__(self, agent: Agent, deployed: Deployed | None, library: Library, mcp: Toolbox) -> None:
         self._agent = agent
         self._deployed = deployed
         self._library = library
+        self._mcp = mcp
         self._nothing = Knowledge([])
         self._knowledge = lru_cache(maxsize=_KEPT)(_tables)
         self._contract = lru_cache(maxsize=_KEPT)(self._contract_tools)
@@ -68,15 +69,23 @@ class Workbench:
         with_tools = self._agent.limits.turns > 1
         if isinstance(task, ContractTask):
             own = self._agent.tools.documents
-            tools = await asyncio.to_thread(self._contract, task.path) if own and with_tools else None
-            yield Setting(self._agent, messages, self._nothing, tools)
+            tools = await asyncio.to_thread(self._contract, task.path) if own and with_tools else Toolbox({})
+            yield Setting(self._agent, messages, self._nothing, self._all(tools, self._nothing))
             return
-        knowledge, database = await self._about(task)
+        known, database = await self._about(task)
         if not with_tools:
-            yield Setting(self._agent, messages, knowledge)
+            yield Setting(self._agent, messages, known)
             return
         async with self._asked(database) as tools:
-            yield Setting(self._agent, messages, knowledge, tools)
+            yield Setting(self._agent, messages, known, self._all(tools, known))
+
+    def _all(self, own: Toolbox, known: Knowledge) -> Toolbox | None:
+        """With the task's own tools those that search what the prompt is filled from, and those of MCP servers."""
+        if self._agent.limits.turns == 1:
+            return None
+        section = self._agent.tools.knowledge
+        searched = Toolbox({}) if section is None else _box(knowledge.tools(known), section)
+        return Toolbox.of(own, searched, self._mcp)
 
     async def _about(self, task: SqlTask) -> tuple[Knowledge, Path]:
         if task.databases:
@@ -122,16 +131,13 @@ class Workbench:
 
 
 @asynccontextmanager
-async def opened(agent: Agent, deployed: Deployed | None, library: Library) -> AsyncIterator[Workbench]:
-    """The workbench of one agent. `deployed` is needed for tasks that name no database, `library` keeps the contracts.
-
-    Raises `WorkbenchError` where the agent has tools that no task can give it.
+async def opened(
+    agent: Agent, deployed: Deployed | None, library: Library, mcp: Toolbox | None = None
+) -> AsyncIterator[Workbench]:
+    """The workbench of one agent. `deployed` is needed for tasks that name no database, `library` keeps the contracts,
+    `mcp` has the tools of MCP servers.
     """
-    if agent.limits.turns > 1 and (agent.tools.mcp or agent.tools.knowledge):
-        raise WorkbenchError(
-            f"{agent.name} has tools that no task set has a source for: of [tools], sql and documents can be given"
-        )
-    workbench = Workbench(agent, deployed, library)
+    workbench = Workbench(agent, deployed, library, mcp or Toolbox({}))
     try:
         yield workbench
     finally:

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from agents.external import load
+from agents.manifest import Agent, McpTools, Tools
+from deploy import evaluating
+from deploy.errors import FlywheelError
 from deploy.settings import Settings
 from evaluation.report import Report
+from gateway.sources import McpSource
 from tests.evaluation.files import contract_set, sql_row, sql_set
 from tests.gateway.fake_provider import FakeProvider
 
@@ -135,3 +139,21 @@ def test_what_cannot_be_run_is_told_in_one_line(
 def test_a_bad_task_file_is_told_with_its_line(evaluate: Any, tmp_path: Path):
     done = evaluate(sql_set(tmp_path / "set", sql_row(1), "{"), "--model", "gold")
     assert done.code == 1 and "tasks.jsonl:2: not JSON" in done.err
+
+
+def test_an_mcp_server_that_is_not_there_is_named_before_a_question_is_asked(
+    settings: Settings, tmp_path: Path
+):
+    agent = Agent.load(settings.agents.folders[0])
+    limits = agent.limits.model_copy(update={"turns": 4})
+    tools = Tools(mcp={"crm": McpTools(offer=("find_customer",))})
+    agent = agent.model_copy(update={"limits": limits, "tools": tools})
+
+    async def opened(mcp: dict[str, McpSource]) -> None:
+        async with evaluating.mcp(settings.model_copy(update={"mcp": mcp}), agent):
+            pytest.fail("there is nothing to open")
+
+    with pytest.raises(FlywheelError, match=r"add \[mcp\.crm\] to flywheel\.toml"):
+        asyncio.run(opened({}))
+    with pytest.raises(FlywheelError, match=r"cannot work without mcp\.crm"):
+        asyncio.run(opened({"crm": McpSource(command=(str(tmp_path / "none"),))}))

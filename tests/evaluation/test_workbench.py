@@ -3,13 +3,14 @@ who knows the answers is right in everything by means of the tools alone, and wh
 """
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from agents.manifest import Agent, McpTools, Tools
+from agents.manifest import Agent, McpTools, Tools, ToolSource
 from agents.model import Model
 from evaluation import experts, report, workbench
 from evaluation.baselines import FullContext
@@ -24,6 +25,9 @@ from feedback.events import Sampling
 from tests.evaluation.files import NO_DATA, SHARED, contract_row, contract_set, sql_row, sql_set, written
 from tools.documents.library import Library
 from tools.knowledge import Knowledge
+from tools.mcp.options import McpOptions
+from tools.mcp.server import McpServer
+from tools.toolbox import Toolbox, ToolPolicy
 
 
 async def results(
@@ -32,10 +36,11 @@ async def results(
     tasks: Sequence[Task],
     model_of: Callable[[Task], Model] = experts.gold,
     deployed: Deployed | None = None,
+    mcp: Toolbox | None = None,
 ) -> list[Result]:
     library = Library(folder / "documents")
     with opened(folder / "episodes.jsonl", {}, fresh=True) as journal:
-        async with workbench.opened(agent, deployed, library) as bench:
+        async with workbench.opened(agent, deployed, library, mcp) as bench:
             await run(
                 tasks, journal, given=bench.given, model_of=model_of, sampling=Sampling(), concurrency=4
             )
@@ -98,11 +103,33 @@ async def test_a_task_without_a_database_is_about_the_deployments(tmp_path: Path
     assert one.verdict is not None and one.verdict.correct
 
 
-async def test_tools_that_no_task_can_give_are_refused(tmp_path: Path, with_sql: Agent):
-    agent = with_sql.model_copy(update={"tools": Tools(mcp={"crm": McpTools(offer=("find",))})})
-    with pytest.raises(WorkbenchError, match="has tools that no task set has a source for"):
-        async with workbench.opened(agent, None, Library(tmp_path)):
-            pass
+async def test_knowledge_is_searched_where_the_prompt_is_filled_from_and_an_mcp_server_is_asked(
+    tmp_path: Path, with_sql: Agent
+):
+    crm = McpServer(
+        "crm",
+        McpOptions(command=(sys.executable, "-m", "tests.tools.mcp.crm"), folder=Path(__file__).parents[2]),
+    )
+    tools = Tools(knowledge=ToolSource(), mcp={"crm": McpTools(offer=("find_customer",))})
+    agent = with_sql.model_copy(update={"tools": tools})
+    try:
+        (found,) = await crm.tools(("find_customer",))
+        first = [("search_knowledge", {"query": "ships"}), (found.name, {"name": "Ann"})]
+        (one,) = await results(
+            tmp_path,
+            agent,
+            read(sql_set(tmp_path, sql_row(1))).tasks,
+            lambda _: experts.Expert(
+                "trying", first=first, answer=lambda _: '{"sql":"SELECT COUNT(*) FROM ships"}'
+            ),
+            mcp=Toolbox({found.name: (found, ToolPolicy())}),
+        )
+    finally:
+        await crm.close()
+    said = {step.name: step.said for step in one.steps if step.kind == "tool"}
+    assert "schema: ships(name" in said["search_knowledge"]
+    assert "Ann, customer 7" in said[found.name]
+    assert one.verdict is not None and one.verdict.correct
 
 
 async def test_a_contract_is_given_whole_and_what_does_not_fit_is_cut_page_by_page(

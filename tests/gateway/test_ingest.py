@@ -112,8 +112,8 @@ async def test_what_cannot_be_taken_is_counted_and_the_rest_is_taken(live: World
     [
         (b"\xff", {}, 400),
         (b"\xff", {"content-encoding": "gzip"}, 400),
-        (gzip.compress(b"")[:-4], {"content-encoding": "gzip"}, 400),
-        (gzip.compress(b"") * 2, {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"", mtime=0)[:-4], {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"", mtime=0) * 2, {"content-encoding": "gzip"}, 400),
         (b"", {"content-encoding": "zstd"}, 415),
         (b"", {"authorization": "Bearer fw-wrong"}, 401),
     ],
